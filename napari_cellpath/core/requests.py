@@ -1,0 +1,100 @@
+"""What is asked of the backend: small, frozen, complete.
+
+A request holds everything that decides the answer, so that the viewer, the command line and
+a notebook that build equal requests get equal numbers.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cellpath.core.vocabulary import Border, Preset, System
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """An image on disk; the worker reads the pixels itself.
+
+    ``mpp`` is given by the user and overrides what the file says; None takes the file's.
+    """
+
+    path: str
+    mpp: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryImage:
+    """An image that exists only in memory, e.g. the layer of another plugin.
+
+    ``pixels`` is anything that slices to a NumPy array: (H, W), (H, W, 3) or (H, W, 4), level 0.
+    Only the windows a task needs are ever copied out of it. ``value_range`` fixes how 16-bit
+    and float values map to 0..255 (see `napari_cellpath.slides.convert`); None means the
+    range of the data type.
+    """
+
+    pixels: Any
+    name: str = "image"
+    mpp: float | None = None
+    value_range: tuple[float, float] | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return int(self.pixels.shape[0]), int(self.pixels.shape[1])
+
+
+Image = FileImage | MemoryImage
+
+
+@dataclass(frozen=True, eq=False)
+class PixelWindow:
+    """Pixels cut from a `MemoryImage` for one task: uint8 (h, w, 3) at level-0 (row, col).
+
+    ``shape`` is the whole image's height and width: what lies outside it is border, not
+    missing data.
+    """
+
+    pixels: NDArray[np.uint8]
+    row: int
+    col: int
+    shape: tuple[int, int]
+    mpp: float | None = None
+
+
+def new_uid() -> str:
+    """Fresh identity of one object; results find their object by it, never by table row."""
+    return uuid.uuid4().hex[:16]
+
+
+@dataclass(frozen=True)
+class Nucleus:
+    """One coarse nucleus centre: level-0 pixels, napari convention (integer = pixel centre)."""
+
+    row: float
+    col: float
+    uid: str = field(default_factory=new_uid)
+
+
+@dataclass(frozen=True)
+class NucleusRequest:
+    """Score these nuclei of this image with this model (DeepPap, papers.md 1).
+
+    ``model`` is a name known to the registry or a folder. ``first_estimate`` also delivers the
+    ``fast`` answer before the preset's; the final numbers are the same either way.
+    ``threshold`` None takes the model's own.
+    """
+
+    image: Image
+    nuclei: tuple[Nucleus, ...]
+    model: str
+    preset: Preset = Preset.BALANCED
+    seed: int = 0
+    threshold: float | None = None
+    border: Border = Border.ZERO
+    first_estimate: bool = False
+    system: System = System.DEEPPAP

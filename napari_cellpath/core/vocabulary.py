@@ -1,0 +1,63 @@
+"""The field's words, spelled once: systems, presets, priorities, layer facts, colours."""
+
+from __future__ import annotations
+
+from enum import IntEnum, StrEnum
+
+METADATA_KEY = "napari-cellpath"
+"""Our facts about a napari layer live in ``layer.metadata[METADATA_KEY]``; names are the user's."""
+
+RESEARCH_ONLY = "Research use only; not for diagnosis."
+
+
+class System(StrEnum):
+    """The four systems, by the name used on the command line and in model folders."""
+
+    DEEPPAP = "deeppap"
+    RBC = "rbc"
+    HSPNET = "hspnet"
+    HEP2 = "hep2"
+
+
+class Preset(StrEnum):
+    """How many views of a cell DeepPap averages (papers.md 1.5)."""
+
+    FAST = "fast"  # the unrotated, unshifted view, ten crops: 10 network inputs
+    BALANCED = "balanced"  # its ten rotations: 100 inputs
+    PAPER = "paper"  # ten rotations x ten shifts: 1000 inputs
+    ADAPTIVE = "adaptive"  # the paper's views in a fixed order, stopping when the call is certain
+
+
+class Border(StrEnum):
+    """What stands where a patch leaves the image."""
+
+    ZERO = "zero"  # the paper's
+    REFLECT = "reflect"
+    BACKGROUND = "background"  # the median of the brightest pixels present
+
+
+class Priority(IntEnum):
+    """Order in which the worker takes tasks; larger first."""
+
+    CLICK = 100
+    BOX = 80
+    REFINE = 70
+    FIELD = 60
+    REGION = 40
+    BATCH = 20
+
+
+class Role(StrEnum):
+    """What one of our layers is for."""
+
+    NUCLEI = "nuclei"
+
+
+# Two ends and the middle of one sequential, colour-blind safe map (viridis would hide dark
+# points on dark nuclei; this runs from blue over pale yellow to red-brown and prints well).
+SCORE_COLOURS = ("#2166ac", "#92c5de", "#f7f7c8", "#f4a582", "#b2182b")
+
+# Okabe and Ito's eight colours: distinct under the common colour-vision deficiencies.
+CLASS_COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#e69f00", "#56b4e9", "#cc79a7", "#f0e442", "#000000",
+)  # fmt: skip
