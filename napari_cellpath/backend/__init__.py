@@ -1,0 +1,1 @@
+"""The one shared inference backend: jobs on the client, the engine on the worker."""
