@@ -1,0 +1,201 @@
+"""The worker's half of DeepPap: read the window, cut the views, run the network."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_cellpath.core.errors import JobCancelledError, ModelError, UnknownNameError
+from napari_cellpath.core.requests import FileImage, PixelWindow
+from napari_cellpath.core.vocabulary import Border
+from napari_cellpath.models import ModelInfo, read_info, read_tensors
+from napari_cellpath.slides.windows import image_shape, read
+from napari_cellpath.systems import catalogue
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
+from napari_cellpath.systems.deeppap.plan import CellViews, ViewsOutput, ViewsPayload
+from napari_cellpath.systems.deeppap.presets import WINDOW
+from napari_cellpath.systems.deeppap.views import ten_crops, views
+from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
+
+WINDOWS_KEPT = 64  # a click's refinements come back for the same window up to twenty times
+
+
+def load_network(folder: Path | str) -> tuple[DeepPapNetwork, ModelInfo]:
+    """Build the network of a model folder, in float32 and evaluation mode, and load its weights.
+
+    Raises
+    ------
+    ModelError
+        The weights do not fit the architecture (the first five differing names are listed),
+        the class count differs, a hash differs, or a weight is not finite.
+    """
+    info = read_info(folder)
+    try:
+        network: DeepPapNetwork = catalogue.build(
+            info.architecture, n_classes=len(info.classes), **info.arguments
+        )
+    except UnknownNameError as error:
+        raise ModelError(f"{folder}: {error}") from None
+    except TypeError as error:
+        raise ModelError(f"{folder}: arguments of {info.architecture}: {error}.") from None
+    load_weights(network, read_tensors(folder), str(folder))
+    return network.eval(), info
+
+
+def load_weights(network: torch.nn.Module, tensors: dict[str, NDArray[Any]], where: str) -> None:
+    """Load arrays into a network, strictly.
+
+    Raises
+    ------
+    ModelError
+        Naming up to five tensors that are missing, unexpected or of another shape.
+    """
+    expected = network.state_dict()
+    differing = [f"{k} is missing" for k in expected if k not in tensors]
+    differing += [f"{k} is not part of it" for k in tensors if k not in expected]
+    differing += [
+        f"{k} is {tuple(tensors[k].shape)} instead of {tuple(expected[k].shape)}"
+        for k in expected
+        if k in tensors and tuple(tensors[k].shape) != tuple(expected[k].shape)
+    ]
+    if differing:
+        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        raise ModelError(
+            f"{where}: the weights do not fit the architecture: {'; '.join(differing[:5])}{more}."
+        )
+    network.load_state_dict(
+        {k: torch.from_numpy(np.array(v)).to(expected[k].dtype) for k, v in tensors.items()}
+    )
+
+
+class NucleusPredictor:
+    """A loaded DeepPap model on a device (`napari_cellpath.systems.protocol.Predictor`)."""
+
+    def __init__(self, network: DeepPapNetwork, device: torch.device, precision: str) -> None:
+        self.network = network.to(device)
+        self.network.to(memory_format=torch.channels_last)
+        self.device = device
+        self.precision = precision
+        self.memory_bytes = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+        self._windows: OrderedDict[Any, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @classmethod
+    def load(cls, ref: ModelRef, device: torch.device, precision: str) -> NucleusPredictor:
+        """Load a model folder; refuse it if its hash is not the one the client saw."""
+        network, info = load_network(ref.folder)
+        if info.sha256 != ref.sha256:
+            raise ModelError(
+                f"{ref.folder} has changed since it was chosen (another SHA-256). Choose it again."
+            )
+        return cls(network, device, precision)
+
+    def warm_up(self, forward: Forward) -> None:
+        """Run one ``fast`` batch of zeros: kernels and memory pools are made on first use."""
+        forward(self.network, self._crops(torch.zeros(1, 3, 256, 256)), lambda: False)
+
+    def run(self, payload: ViewsPayload, forward: Forward, stop: StopCheck) -> ViewsOutput:
+        """Probabilities of every input of the task.
+
+        Each cell's views are a batch of their own: what else is in the task cannot change a
+        cell's numbers, not even in the last digit.
+        """
+        outputs = []
+        for cell in payload.cells:
+            if stop():
+                raise JobCancelledError("The job was cancelled.")
+            window = self._window(cell, payload)
+            crops = self._crops(views(window, list(cell.specs)))
+            logits = forward(self.network, crops, stop)
+            outputs.append(F.softmax(logits.double(), dim=1).cpu().numpy())
+        return ViewsOutput(tuple(outputs), self.precision)
+
+    def _crops(self, view_batch: Tensor) -> Tensor:
+        normalised = self.network.normalise(view_batch.to(self.device))
+        return ten_crops(normalised).contiguous(memory_format=torch.channels_last)
+
+    def _window(self, cell: CellViews, payload: ViewsPayload) -> Tensor:
+        if isinstance(cell.source, PixelWindow):
+            return window_tensor(cell.source, cell.row, cell.col, payload.half, payload.border)
+        key = (cell.source, cell.row, cell.col, payload.half, payload.border)
+        with self._lock:
+            if key in self._windows:
+                self._windows.move_to_end(key)
+                return self._windows[key]
+        window = window_tensor(cell.source, cell.row, cell.col, payload.half, payload.border)
+        with self._lock:
+            self._windows[key] = window
+            while len(self._windows) > WINDOWS_KEPT:
+                self._windows.popitem(last=False)
+        return window
+
+
+def window_tensor(
+    source: FileImage | PixelWindow, row: int, col: int, half: int, border: Border
+) -> Tensor:
+    """Read the square around a nucleus, at the model's scale, with the asked border.
+
+    Parameters
+    ----------
+    source
+        Where the pixels are.
+    row, col
+        Integer level-0 edge of the nucleus centre.
+    half
+        Half side in image pixels; 106 where image and model have the same scale.
+    border
+        What stands outside the image.
+
+    Returns
+    -------
+    Tensor
+        (3, 212, 212) float32 in 0..255.
+    """
+    top, left, side = row - half, col - half, 2 * half
+    pixels = read(source, top, left, side, side)
+    shape = source.shape if isinstance(source, PixelWindow) else image_shape(source)
+    pixels = fill_border(pixels, top, left, shape, border)
+    window = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float()
+    if side != WINDOW:
+        window = F.interpolate(
+            window[None], size=(WINDOW, WINDOW), mode="bilinear", align_corners=False,
+            antialias=True,
+        )[0]  # fmt: skip
+    return window
+
+
+def fill_border(
+    pixels: NDArray[np.uint8], top: int, left: int, shape: Sequence[int], border: Border
+) -> NDArray[np.uint8]:
+    """Replace what lies outside the image, zeros so far, as ``border`` says.
+
+    ``background`` is the median colour of the brightest quarter of the pixels present: on a
+    bright-field smear, the empty glass.
+    """
+    height, width = pixels.shape[:2]
+    rows = slice(max(0, -top), max(0, min(height, shape[0] - top)))
+    cols = slice(max(0, -left), max(0, min(width, shape[1] - left)))
+    inside = pixels[rows, cols]
+    if border is Border.ZERO or inside.size == 0 or inside.shape[:2] == (height, width):
+        return pixels
+    around = ((rows.start, height - rows.stop), (cols.start, width - cols.stop), (0, 0))
+    if border is Border.REFLECT:
+        mode = "reflect" if min(inside.shape[:2]) > 1 else "edge"
+        return np.pad(inside, around, mode=mode)  # type: ignore[call-overload, no-any-return]
+    flat = inside.reshape(-1, 3)
+    brightness = flat.sum(axis=1, dtype=np.int64)
+    bright = flat[np.argsort(brightness, kind="stable")[-math.ceil(len(flat) / 4) :]]
+    filled = np.empty_like(pixels)
+    filled[:] = np.median(bright, axis=0).astype(np.uint8)
+    filled[rows, cols] = inside
+    return filled
