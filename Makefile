@@ -1,0 +1,37 @@
+# The two commands that always work, on a bare machine too: make demo, make test.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+# A virtual screen of a laptop's size where there is none.
+XVFB := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
+SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(XVFB))
+
+.PHONY: help setup demo test test-all lint train clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup:  ## system libraries, .venv, packages; leaves .venv/bin/cellpath
+	@bash scripts/setup.sh
+
+demo: setup  ## click nuclei in napari; without a display, screenshots and results in demo-output/
+	$(BIN)/cellpath demo --out demo-output $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--headless)
+
+test: setup lint  ## everything but the slow tests
+	$(SCREEN) $(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-all: setup lint  ## the slow ones too
+	$(SCREEN) $(BIN)/python -m pytest -m "not gpu"
+
+lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/npe2 validate napari-cellpath
+
+train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ../shared/data
+	$(BIN)/cellpath train deeppap training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
+
+clean:  ## everything that make made
+	rm -rf .venv demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,185 @@
+"""``cellpath predict``: score images from the command line, the same numbers as in napari."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_cellpath.backend import connect
+from napari_cellpath.backend.job import Backend, Job, JobEvent
+from napari_cellpath.cli import options as o
+from napari_cellpath.core.errors import JobCancelledError, TableError
+from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
+from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.core.tables import PointRow, read_points, write_calls
+from napari_cellpath.core.vocabulary import Border, Preset, System
+from napari_cellpath.models import find_model
+from napari_cellpath.models.registry import DEFAULT_MODELS
+
+app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images.")
+
+
+@app.callback()
+def _group() -> None:
+    """Score cells or regions of images."""
+
+
+@app.command("deeppap")
+def deeppap(
+    images: o.Images,
+    points: Annotated[
+        Path,
+        typer.Option("--points", help="CSV of nucleus centres: row,col and, for several, image."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="CSV to write.")],
+    model: o.ModelOption = DEFAULT_MODELS[System.DEEPPAP],
+    views: o.ViewsOption = Preset.BALANCED,
+    threshold: o.ThresholdOption = None,
+    review_band: o.ReviewBandOption = None,
+    border: o.BorderOption = Border.ZERO,
+    mpp: o.MppOption = None,
+    seed: o.SeedOption = 0,
+    device: o.DeviceOption = o.Device.auto,
+    precision: o.PrecisionOption = o.Precision.auto,
+    backend: o.BackendOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Score cervical cells around nucleus centres (DeepPap)."""
+    files = o.image_files(images)
+    entry = find_model(model, System.DEEPPAP)
+    band = entry.info.review_band if review_band is None else review_band
+    rows_of = _points_of_images(read_points(points), files, points)
+    requests = [
+        NucleusRequest(
+            image=FileImage(str(file), mpp=mpp),
+            nuclei=tuple(Nucleus(r.row, r.col, uid=f"{n}:{r.line}") for r in rows_of[file]),
+            model=str(entry.folder),
+            preset=views,
+            seed=seed,
+            threshold=threshold,
+            border=border,
+        )
+        for n, file in enumerate(files)
+        if rows_of[file]
+    ]
+    connection = connect(
+        address=backend, device=device, precision=precision, inline=backend is None
+    )
+    try:
+        calls = [call for r in requests for call in _run(connection, r, quiet=as_json)]
+    finally:
+        connection.close()
+    lines = [
+        (file, row) for file in files for row in rows_of[file]
+    ]  # requests keep this order, and so do their results
+    records = [
+        _record(file.name, row.id, call, entry.info.class_names)
+        for (file, row), call in zip(lines, calls, strict=True)
+    ]
+    write_calls(out, records, entry.info.class_names)
+    _summarise(records, calls, entry.label, band, out, as_json)
+
+
+def _points_of_images(
+    rows: Sequence[PointRow], files: Sequence[Path], table: Path
+) -> dict[Path, list[PointRow]]:
+    """Assign each row to its image by file name; one image needs no image column."""
+    by_name: dict[str, Path] = {}
+    for file in files:
+        if file.name in by_name:
+            raise TableError(
+                f"Two images are called {file.name}; name their folders one at a time."
+            )
+        by_name[file.name] = file
+    found: dict[Path, list[PointRow]] = {file: [] for file in files}
+    for row in rows:
+        if row.image is None:
+            if len(files) > 1:
+                raise TableError(
+                    f"{table} has no 'image' column, but {len(files)} images were given. "
+                    "Add a column with each image's file name."
+                )
+            found[files[0]].append(row)
+            continue
+        name = Path(row.image.replace("\\", "/")).name
+        if name not in by_name:
+            raise TableError(
+                f"{table} line {row.line}: the image '{row.image}' is not among those given."
+            )
+        found[by_name[name]].append(row)
+    return found
+
+
+def _run(connection: Backend, request: NucleusRequest, quiet: bool) -> Sequence[NucleusCall]:
+    """Submit, show progress on a terminal, wait; Ctrl-C cancels the job."""
+    shown = sys.stderr.isatty() and not quiet
+
+    def show(event: JobEvent) -> None:
+        if shown:
+            name = Path(request.image.path).name if isinstance(request.image, FileImage) else ""
+            left = "" if event.seconds_left is None else f", {event.seconds_left:.0f} s left"
+            typer.echo(f"\r{name}: {event.progress:4.0%}{left}   ", nl=False, err=True)
+
+    job: Job | None = None
+    try:
+        job = connection.submit(request, listener=show)
+        results: Sequence[NucleusCall] = job.result()
+    except KeyboardInterrupt:
+        if job is not None:
+            job.cancel()
+        raise JobCancelledError("cancelled; nothing was written.") from None
+    finally:
+        if shown:
+            typer.echo("", err=True)
+    return results
+
+
+def _record(
+    image: str, identity: str, call: NucleusCall, class_names: Sequence[str]
+) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "image": image,
+        "id": identity,
+        "row": call.row,
+        "col": call.col,
+        "score": call.score,
+        "std": call.std,
+        "n_views": call.n_views,
+        "label": call.label,
+        "model": call.model,
+        "flags": " ".join(call.flags),
+    }
+    if len(class_names) > 2:
+        record |= {f"p_{name}": p for name, p in zip(class_names, call.probabilities, strict=True)}
+    return record
+
+
+def _summarise(
+    records: Sequence[dict[str, Any]],
+    calls: Sequence[NucleusCall],
+    model: str,
+    band: float,
+    out: Path,
+    as_json: bool,
+) -> None:
+    counts: dict[str, int] = {}
+    for call in calls:
+        counts[call.label] = counts.get(call.label, 0) + 1
+    doubtful = sum(call.doubtful(band) for call in calls)
+    if as_json:
+        summary = {
+            "model": model, "out": str(out), "cells": len(calls), "labels": counts,
+            "doubtful": doubtful, "review_band": band, "results": list(records),
+        }  # fmt: skip
+        typer.echo(json.dumps(summary, ensure_ascii=False))
+        return
+    what = ", ".join(f"{n} {label}" for label, n in sorted(counts.items())) or "none"
+    typer.echo(
+        f"{len(calls)} cells: {what}; {doubtful} within {band:g} of the threshold, "
+        f"worth a look. Model {model}. Written to {out}."
+    )
