@@ -16,7 +16,7 @@ from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import JobCancelledError, TableError
 from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
 from napari_cellpath.core.results import NucleusCall
-from napari_cellpath.core.tables import PointRow, read_points, write_calls
+from napari_cellpath.core.tables import PointRow, nucleus_columns, read_points, write_calls
 from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
@@ -81,7 +81,7 @@ def deeppap(
         _record(file.name, row.id, call, entry.info.class_names)
         for (file, row), call in zip(lines, calls, strict=True)
     ]
-    write_calls(out, records, entry.info.class_names)
+    write_calls(out, records, nucleus_columns(entry.info.class_names))
     _summarise(records, calls, entry.label, band, out, as_json)
 
 
@@ -152,7 +152,7 @@ def _record(
         "n_views": call.n_views,
         "label": call.label,
         "model": call.model,
-        "flags": " ".join(call.flags),
+        "flags": call.flags,
     }
     if len(class_names) > 2:
         record |= {f"p_{name}": p for name, p in zip(class_names, call.probabilities, strict=True)}

@@ -1,0 +1,49 @@
+"""Small models on disk with known behaviour."""
+
+from pathlib import Path
+
+import torch
+
+from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
+from napari_cellpath.models import ClassInfo, ModelInfo, save_model
+from napari_cellpath.systems.catalogue import build
+
+
+def write_random_model(
+    folder: Path,
+    architecture: str = "squeezenet1_0",
+    n_classes: int = 2,
+    seed: int = 0,
+    **overrides,
+) -> Path:
+    """Write a model folder with random weights whose scores differ clearly between cells."""
+    generator = torch.Generator().manual_seed(seed)
+    network = build(architecture, n_classes=n_classes)
+    tensors = {}
+    for name, tensor in network.state_dict().items():
+        if tensor.dim() > 1 and name not in ("mean", "std"):
+            fan_in = tensor[0].numel()
+            tensor = torch.randn(tensor.shape, generator=generator) * (2.0 / fan_in) ** 0.5
+        tensors[name] = tensor.numpy()
+    info = ModelInfo(
+        **{
+            "name": folder.name,
+            "system": System.DEEPPAP,
+            "architecture": architecture,
+            "classes": tuple(
+                ClassInfo(
+                    name=name, colour=CLASS_COLOURS[i], abnormal=(i > 0 and n_classes == 2) or i > 2
+                )
+                for i, name in enumerate(
+                    ("normal", "abnormal")
+                    if n_classes == 2
+                    else [f"class{k}" for k in range(n_classes)]
+                )
+            ),
+            "mpp": 0.201,
+            "metrics": {"note": "random weights, for tests"},
+        }
+        | overrides
+    )
+    save_model(folder, info, tensors, f"# {folder.name}\n\nRandom weights, for tests.\n")
+    return folder
