@@ -1,0 +1,111 @@
+"""How a nucleus looks, from the facts about it.
+
+Face: the score on one sequential, colour-blind safe map; gray without an answer, paler when
+stale. Shape: a ring in the review band, a cross off the image, else a disc. Border: dark, or
+the colour of the class a person gave it. So colour says *how abnormal*, shape says *look here*
+and the border says *somebody decided*, and none of the three needs another to be read.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from napari.layers import Points
+from numpy.typing import NDArray
+
+from napari_cellpath.bridge.columns import NucleusTable, Rows
+from napari_cellpath.bridge.conventions import PENDING_COLOUR
+from napari_cellpath.core.vocabulary import SCORE_COLOURS
+
+BORDER_COLOUR = "#1a1a1a"
+STALE_ALPHA = 0.35
+DISC, RING, CROSS = 0, 1, 2
+_NAMES = ("disc", "ring", "x")
+
+
+def rgba(colour: str, alpha: float = 1.0) -> NDArray[np.float64]:
+    """``#rrggbb`` as four floats 0..1."""
+    return np.array([*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha])
+
+
+_STOPS = np.stack([rgba(colour) for colour in SCORE_COLOURS])
+_PENDING = rgba(PENDING_COLOUR)
+_BORDER = rgba(BORDER_COLOUR)
+
+
+def score_colours(scores: NDArray[np.float64], threshold: float = 0.5) -> NDArray[np.float64]:
+    """Colours (n, 4) of scores 0..1; the map's pale middle sits at the threshold.
+
+    So the two hues are the two calls, whatever the threshold, and moving it is seen at once.
+    NaN is gray.
+    """
+    threshold = min(max(threshold, 1e-6), 1.0 - 1e-6)
+    below = scores / threshold * 0.5
+    above = 0.5 + (scores - threshold) / (1.0 - threshold) * 0.5
+    place = np.clip(np.where(scores <= threshold, below, above), 0.0, 1.0)
+    stops = np.linspace(0.0, 1.0, len(_STOPS))
+    known = ~np.isnan(place)
+    colours = np.tile(_PENDING, (len(scores), 1))
+    for channel in range(3):
+        colours[known, channel] = np.interp(place[known], stops, _STOPS[:, channel])
+    return colours
+
+
+def faces(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
+    """Face colours (k, 4) of rows."""
+    scores = np.where(table.outside[rows], np.nan, table.features["score"][rows])
+    colours = score_colours(scores, table.scheme.threshold)
+    colours[table.features["stale"][rows], 3] = STALE_ALPHA
+    return colours
+
+
+def borders(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
+    """Border colours (k, 4) of rows: the corrected class' colour, else dark."""
+    palette = np.stack([*(rgba(c) for c in table.scheme.colours), _BORDER])
+    colours: NDArray[np.float64] = palette[table.correction_code[rows]]
+    return colours
+
+
+def border_widths(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
+    """Border widths (k,) relative to the size: a correction has to be seen at a glance."""
+    return np.where(table.correction_code[rows] >= 0, 0.35, 0.12)
+
+
+def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:
+    """Shape codes (k,): `DISC`, `RING` or `CROSS`."""
+    doubtful = table.doubtful[rows] & ~table.features["stale"][rows]
+    broken = table.outside[rows] | (table.has_call[rows] & np.isnan(table.features["score"][rows]))
+    return np.where(broken, CROSS, np.where(doubtful, RING, DISC))
+
+
+@lru_cache(maxsize=1)
+def symbols() -> NDArray[Any]:
+    """Symbol objects of napari for the shape codes, got through its public interface."""
+    return np.asarray(Points(np.zeros((len(_NAMES), 2)), symbol=list(_NAMES)).symbol)
+
+
+def paint(layer: Points, table: NucleusTable, rows: Rows) -> bool:
+    """Bring rows of a layer up to date in place; returns whether anything looks different.
+
+    A layer that the user coloured by a feature of their own choice keeps its colours.
+    Nothing is redrawn here: the caller announces the change once.
+    """
+    if not len(rows):
+        return False
+    changed = False
+    if layer.face_color_mode == "direct":
+        changed |= _assign(layer.face_color, rows, faces(table, rows))
+    if layer.border_color_mode == "direct":
+        changed |= _assign(layer.border_color, rows, borders(table, rows))
+        changed |= _assign(layer.border_width, rows, border_widths(table, rows))
+    changed |= _assign(layer.symbol, rows, symbols()[shapes(table, rows)])
+    return changed
+
+
+def _assign(column: NDArray[Any], rows: Rows, values: NDArray[Any]) -> bool:
+    if np.array_equal(column[rows], values):
+        return False
+    column[rows] = values
+    return True

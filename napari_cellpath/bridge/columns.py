@@ -1,0 +1,291 @@
+"""One table of facts about nuclei, kept as NumPy columns beside napari's feature table.
+
+napari's table is a view of this one, written where rows changed. Keeping our own columns means
+that an answer for one nucleus among 100,000 touches one row, that nothing is lost when another
+plugin replaces the features, and that counts are NumPy sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_cellpath.bridge.conventions import FEATURE_COLUMNS
+from napari_cellpath.core.requests import new_uid
+from napari_cellpath.core.results import NucleusCall
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How scores are read: the current model's classes, the threshold and the review band.
+
+    ``settings`` is everything a score depends on (model, preset, border, seed, scale), as one
+    comparable value: calls made under other settings are stale, and are fresh again when the
+    settings return.
+    """
+
+    model: str = ""
+    classes: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    abnormal: tuple[bool, ...] = ()
+    threshold: float = 0.5
+    band: float = 0.1
+    settings: tuple[Any, ...] = ()
+
+    def label(self, call: NucleusCall) -> str:
+        """The class a call amounts to: two classes by this threshold, more by the network's."""
+        if len(self.classes) != 2 or sum(self.abnormal) != 1:
+            return call.label
+        return self.classes[self.abnormal.index(call.score > self.threshold)]
+
+
+class NucleusTable:
+    """Facts about n nuclei by row, and rows by uid.
+
+    Attributes
+    ----------
+    features
+        The columns of `FEATURE_COLUMNS`, name -> (n,) array.
+    positions
+        (n, 2) level-0 (row, col) as last seen.
+    calls
+        Latest `NucleusCall` by uid.
+    pending, moved, outside, final
+        (n,) flags: asked for and unanswered; moved since the call; not on the image; no better
+        estimate is to come.
+    call_code, correction_code
+        (n,) index into the scheme's classes, -1 for none or a class of another model.
+    """
+
+    def __init__(self, scheme: Scheme) -> None:
+        self.scheme = scheme
+        self.features: dict[str, NDArray[Any]] = _blank(0)
+        self.positions = np.zeros((0, 2))
+        self.calls: dict[str, NucleusCall] = {}
+        self._settings: dict[str, tuple[Any, ...] | None] = {}
+        for name in ("pending", "moved", "outside", "final"):
+            setattr(self, name, np.zeros(0, dtype=bool))
+        self.pending: NDArray[np.bool_]
+        self.moved: NDArray[np.bool_]
+        self.outside: NDArray[np.bool_]
+        self.final: NDArray[np.bool_]
+        self.call_code = np.zeros(0, dtype=np.int16)
+        self.correction_code = np.zeros(0, dtype=np.int16)
+        self._row_of: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __contains__(self, uid: str) -> bool:
+        return uid in self._row_of
+
+    @property
+    def uids(self) -> NDArray[Any]:
+        """(n,) uids by row."""
+        return self.features["uid"]
+
+    @property
+    def has_call(self) -> NDArray[np.bool_]:
+        """(n,) whether an answer stands in the row (its score may be NaN: not finite)."""
+        return self.features["n_views"] > 0
+
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """(n,) whether the score lies in the review band and nobody has decided yet."""
+        near = np.abs(self.features["score"] - self.scheme.threshold) <= self.scheme.band + 1e-12
+        return near & (self.features["correction"] == "")
+
+    def rows(self, uids: Iterable[str]) -> Rows:
+        """Rows of those uids that exist, in the order given."""
+        found = (self._row_of.get(uid) for uid in uids)
+        return np.array([row for row in found if row is not None], dtype=np.intp)
+
+    def append(self, positions: NDArray[np.float64], ids: Sequence[str] | None = None) -> Rows:
+        """Add nuclei nothing is known of, each with a fresh uid; returns their rows."""
+        start, count = len(self), len(positions)
+        new = _blank(count)
+        new["uid"][:] = [new_uid() for _ in range(count)]
+        if ids is not None:
+            new["id"][:] = list(ids)
+        self._extend(new, positions)
+        return np.arange(start, start + count)
+
+    def adopt(self, frame: pd.DataFrame, positions: NDArray[np.float64], taken: set[str]) -> None:
+        """Take over a layer that already carries our columns (duplicated, or reopened).
+
+        A uid that another layer owns, or that stands twice, is replaced: results are written by
+        uid and must reach one nucleus.
+        """
+        new = _blank(len(positions))
+        for name in FEATURE_COLUMNS:
+            if name in frame:
+                new[name][:] = _as_column(frame[name].to_numpy(), new[name])
+        seen = set(taken)
+        for row, uid in enumerate(new["uid"]):
+            if not uid or uid in seen:
+                new["uid"][row] = new_uid()
+            seen.add(new["uid"][row])
+        self._extend(new, positions)
+        for row in np.flatnonzero(self.has_call).tolist():
+            uid, score = str(self.uids[row]), float(self.features["score"][row])
+            self.calls[uid] = NucleusCall(
+                uid=uid, row=float(positions[row, 0]), col=float(positions[row, 1]),
+                score=score, std=float(self.features["std"][row]),
+                n_views=int(self.features["n_views"][row]),
+                label=str(self.features["call"][row]),
+                probabilities=(1.0 - score, score), threshold=self.scheme.threshold,
+                model=str(self.features["model"][row]),
+                precision=str(self.features["precision"][row]),
+                flags=tuple(str(self.features["flags"][row]).split()),
+            )  # fmt: skip
+            self._settings[uid] = None
+        self.final[:] = self.has_call
+        self.moved[:] = self.features["stale"]
+        self.reread()
+
+    def delete(self, rows: Rows) -> list[str]:
+        """Remove rows; returns their uids."""
+        gone = [str(uid) for uid in self.uids[rows]]
+        self.keep(np.delete(np.arange(len(self)), rows))
+        return gone
+
+    def keep(self, order: Rows) -> None:
+        """Keep these rows, in this order."""
+        kept = set(self.uids[order])
+        for uid in set(self.calls) - kept:
+            self.calls.pop(uid, None)
+            self._settings.pop(uid, None)
+        self.features = {name: column[order] for name, column in self.features.items()}
+        self.positions = self.positions[order]
+        for name in ("pending", "moved", "outside", "final", "call_code", "correction_code"):
+            setattr(self, name, getattr(self, name)[order])
+        self._row_of = {str(uid): row for row, uid in enumerate(self.uids)}
+
+    def write(self, calls: Sequence[NucleusCall], settings: tuple[Any, ...]) -> Rows:
+        """Take in answers by uid; unknown uids are dropped, corrections are never touched."""
+        rows: dict[int, NucleusCall] = {}
+        for call in calls:
+            row = self._row_of.get(call.uid)
+            if row is not None:
+                rows[row] = call
+        columns = self.features
+        for row, call in rows.items():
+            self.calls[call.uid] = call
+            self._settings[call.uid] = settings
+            columns["score"][row] = call.score
+            columns["std"][row] = call.std
+            columns["n_views"][row] = call.n_views
+            columns["model"][row] = call.model
+            columns["precision"][row] = call.precision
+            columns["flags"][row] = " ".join(call.flags)
+            self.pending[row] = not call.final
+            self.final[row] = call.final
+            self.moved[row] = False
+        changed = np.array(sorted(rows), dtype=np.intp)
+        self._read(changed)
+        return changed
+
+    def correct(self, rows: Rows, label: str) -> None:
+        """Set or, with an empty label, take back what a person says."""
+        self.features["correction"][rows] = label
+        self._read(rows)
+
+    def reread(self, scheme: Scheme | None = None) -> None:
+        """Read every score again, after threshold, classes or settings changed."""
+        self.scheme = self.scheme if scheme is None else scheme
+        self._read(np.arange(len(self)))
+
+    def mark(self, rows: Rows) -> None:
+        """Bring ``stale`` up to date after rows moved or left the image."""
+        self._read(rows)
+
+    def call_of(self, uid: str) -> NucleusCall | None:
+        """The call as read now: label and threshold are the current ones, unless stale."""
+        call = self.calls.get(uid)
+        if call is None:
+            return None
+        row = self._row_of[uid]
+        if not self._comparable(uid):
+            return call
+        return replace(call, label=str(self.features["call"][row]), threshold=self.scheme.threshold)
+
+    def _comparable(self, uid: str) -> bool:
+        settings = self._settings.get(uid)
+        if settings is not None:
+            return settings == self.scheme.settings
+        return self.calls[uid].model.split("@")[0] == self.scheme.model
+
+    def _read(self, rows: Rows) -> None:
+        codes = {name: code for code, name in enumerate(self.scheme.classes)}
+        call, stale = self.features["call"], self.features["stale"]
+        if len(rows) > 1000:
+            self._read_many(rows, codes)
+            return
+        for row in rows:
+            uid = self.uids[row]
+            answer = self.calls.get(uid)
+            if answer is not None:
+                same = self._comparable(uid)
+                call[row] = self.scheme.label(answer) if same else answer.label
+                stale[row] = bool(self.moved[row]) or not same
+            self.call_code[row] = codes.get(call[row], -1)
+            self.correction_code[row] = codes.get(self.features["correction"][row], -1)
+
+    def _read_many(self, rows: Rows, codes: dict[str, int]) -> None:
+        # The same in a few passes: a slider dragged over 100,000 nuclei must not lag.
+        uids, scheme = self.uids[rows], self.scheme
+        answers = [self.calls.get(uid) for uid in uids]
+        have = np.array([answer is not None for answer in answers], dtype=bool)
+        same = np.array(
+            [
+                answer is not None and self._comparable(uid)
+                for uid, answer in zip(uids, answers, strict=True)
+            ],
+            dtype=bool,
+        )
+        labels = np.array(["" if a is None else a.label for a in answers], dtype=object)
+        if len(scheme.classes) == 2 and sum(scheme.abnormal) == 1:
+            over = self.features["score"][rows] > scheme.threshold
+            names = np.array(scheme.classes, dtype=object)
+            yes = scheme.abnormal.index(True)
+            labels[same] = names[np.where(over[same], yes, 1 - yes)]
+        self.features["call"][rows] = labels
+        self.features["stale"][rows] = have & (self.moved[rows] | ~same)
+        self.call_code[rows] = [codes.get(label, -1) for label in labels]
+        self.correction_code[rows] = [codes.get(x, -1) for x in self.features["correction"][rows]]
+
+    def _extend(self, new: dict[str, NDArray[Any]], positions: NDArray[np.float64]) -> None:
+        start, count = len(self), len(positions)
+        self.features = {n: np.concatenate((self.features[n], new[n])) for n in FEATURE_COLUMNS}
+        self.positions = np.concatenate((self.positions, positions))
+        for name in ("pending", "moved", "outside", "final"):
+            setattr(self, name, np.concatenate((getattr(self, name), np.zeros(count, dtype=bool))))
+        codes = np.full(count, -1, dtype=np.int16)
+        self.call_code = np.concatenate((self.call_code, codes))
+        self.correction_code = np.concatenate((self.correction_code, codes))
+        for offset, uid in enumerate(new["uid"]):
+            self._row_of[str(uid)] = start + offset
+
+
+def _blank(count: int) -> dict[str, NDArray[Any]]:
+    return {
+        name: np.full(count, blank, dtype=object if isinstance(blank, str) else type(blank))
+        for name, blank in FEATURE_COLUMNS.items()
+    }
+
+
+def _as_column(values: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:
+    """Values of somebody else's column in our type; what does not fit becomes blank."""
+    if like.dtype == object:
+        return np.array(["" if pd.isna(v) else str(v) for v in values], dtype=object)
+    numbers = pd.to_numeric(pd.Series(values), errors="coerce").to_numpy(dtype=float)
+    if like.dtype == float:
+        return numbers
+    return np.nan_to_num(numbers).astype(like.dtype)

@@ -1,0 +1,116 @@
+"""Rows for the CSV, and the command line that gives the same numbers again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
+from napari_cellpath.core.tables import nucleus_columns, write_calls
+from napari_cellpath.core.vocabulary import Border
+
+CORRECTION = "correction"
+
+
+def image_name(image: Image) -> str:
+    """What the CSV calls an image: the file's name, or that of the layer."""
+    return Path(image.path).name if isinstance(image, FileImage) else image.name
+
+
+def csv_rows(nuclei: NucleiLayer, image: Image) -> list[dict[str, Any]]:
+    """One mapping a nucleus, in the layer's order; unscored ones have no score.
+
+    The label is the call as shown (current threshold); what a person said stands beside it in
+    ``correction`` and never in its place. Calls of other settings carry the flag ``stale``.
+    """
+    table = nuclei.table
+    several = len(table.scheme.classes) > 2
+    named = {str(name) for name in table.features["id"]}
+    rows = []
+    for number, uid in enumerate(table.uids):
+        # Clicked nuclei have no id of their own; the row's number must not repeat another's id.
+        own = str(number) if str(number) not in named else f"row{number}"
+        row: dict[str, Any] = {
+            "image": image_name(image),
+            "id": table.features["id"][number] or own,
+            "row": float(table.positions[number, 0]),
+            "col": float(table.positions[number, 1]),
+            CORRECTION: table.features["correction"][number],
+        }
+        call = table.call_of(str(uid))
+        flags: tuple[str, ...] = ("outside",) if table.outside[number] else ()
+        if call is not None:
+            flags += call.flags + (("stale",) if table.features["stale"][number] else ())
+            row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
+            if np.isfinite(call.score):
+                row |= {"score": call.score, "std": call.std}
+            if several and len(call.probabilities) == len(table.scheme.classes):
+                row |= {
+                    f"p_{name}": p
+                    for name, p in zip(table.scheme.classes, call.probabilities, strict=True)
+                    if np.isfinite(p)
+                }
+        row["flags"] = flags
+        rows.append(row)
+    return rows
+
+
+def csv_columns(classes: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the CSV: those of ``cellpath predict deeppap``, then the correction."""
+    return (*nucleus_columns(classes), CORRECTION)
+
+
+def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: Image) -> int:
+    """Write all nuclei of a layer; returns how many. The file appears whole or not at all.
+
+    It can be given back to ``cellpath predict deeppap --points``.
+
+    Raises
+    ------
+    CellpathError
+        There is nothing to write, or the file cannot be written.
+    """
+    rows = csv_rows(nuclei, image)
+    if not rows:
+        raise CellpathError("There are no nuclei to export yet; click some first.")
+    write_calls(path, rows, csv_columns(nuclei.table.scheme.classes))
+    return len(rows)
+
+
+def command_line(request: NucleusRequest, points: str, out: str) -> str:
+    """The command that scores these points with these settings, quoted for a POSIX shell.
+
+    Parameters
+    ----------
+    request
+        Image, model and settings; its nuclei are read from ``points``.
+    points, out
+        CSV files to read and to write.
+
+    Raises
+    ------
+    CellpathError
+        The image is only in memory: a command cannot name it.
+    """
+    if not isinstance(request.image, FileImage):
+        raise CellpathError(
+            f"'{request.image.name}' is only in memory (or differs from its file); save it as "
+            "TIFF or PNG and open that file, then a command can name it."
+        )
+    words = ["cellpath", "predict", "deeppap", request.image.path, "--points", points]
+    words += ["--out", out, "--views", str(request.preset), "--model", request.model]
+    words += ["--seed", str(request.seed)]
+    if request.threshold is not None:
+        words += ["--threshold", f"{request.threshold:g}"]
+    if request.image.mpp is not None:
+        words += ["--mpp", f"{request.image.mpp:g}"]
+    if request.border is not Border.ZERO:
+        words += ["--border", str(request.border)]
+    return shlex.join(words)
