@@ -215,7 +215,7 @@ def test_duplicated_layer_gets_its_own_uids(nuclei, image):
     uids = scored(nuclei, 0.1, 0.9)
     nuclei.correct(uids[:1], "abnormal")
     copy = Points(
-        nuclei.layer.data, **{"features": nuclei.layer.features.copy(), "scale": (0.5, 0.5)}
+        nuclei.layer.data, features=nuclei.layer.features.copy(), scale=(0.5, 0.5)
     )
     twin = NucleiLayer(copy, image, SCHEME, taken=uids)
     assert set(twin.table.uids).isdisjoint(uids)
