@@ -207,7 +207,7 @@ def _mapped(
     if array.dtype in (np.dtype(np.uint8), np.dtype(np.uint16)):
         return _table(array.dtype.itemsize, lowest, highest)[array]
     single = array.dtype.itemsize <= 2 or array.dtype == np.float32
-    scaled = array.astype(np.float32 if single else np.float64)
+    scaled: NDArray[Any] = array.astype(np.float32 if single else np.float64)
     scaled -= lowest
     scaled *= 255.0 / (highest - lowest)
     return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
