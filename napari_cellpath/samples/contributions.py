@@ -1,0 +1,83 @@
+"""Sample data as napari's File > Open Sample menu calls it: functions returning layer tuples.
+
+No napari import: the npe2 contract is plain tuples. Heavy imports wait until a sample is opened.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_cellpath.core.vocabulary import METADATA_KEY
+
+LayerData = tuple[Any, dict[str, Any], str]
+
+
+def cytology_field_layers() -> list[LayerData]:
+    """A generated Pap field; its nuclei as a hidden labels layer, to be used as a source."""
+    from napari_cellpath.samples.fields import cytology_field
+
+    field = cytology_field()
+    placed = _placed(field.mpp)
+    return [
+        (
+            field.image,
+            {"name": "cytology field", "rgb": True, **_facts("generated", field.mpp), **placed},
+            "image",
+        ),
+        (field.labels, {"name": "nuclei masks", "visible": False, **placed}, "labels"),
+    ]
+
+
+def herlev_cells_layers() -> list[LayerData]:
+    """One real Herlev cell a class on one sheet, with their nuclei and classes, hidden.
+
+    Raises
+    ------
+    MissingFileError
+        The cells are neither here nor to be had; the message says how to get them.
+    """
+    from napari_cellpath.samples.public import HERLEV_CELLS, get
+    from napari_cellpath.samples.scene import contact_sheet
+
+    sheet = contact_sheet([cell.at(get(cell.file)) for cell in HERLEV_CELLS])
+    placed = _placed(sheet.mpp)
+    classes = [cell.class_name for cell in HERLEV_CELLS]
+    return [
+        (
+            sheet.image,
+            {"name": "Herlev cells", "rgb": True, **_facts("Herlev", sheet.mpp), **placed},
+            "image",
+        ),
+        (
+            sheet.centres,
+            {
+                "name": "Herlev classes",
+                "features": {"class": classes, "abnormal": list(map(bool, sheet.abnormal))},
+                "visible": False,
+                **placed,
+            },
+            "points",
+        ),
+    ]
+
+
+def small_slide_layers() -> list[LayerData]:
+    """A small H&E slide in Aperio's format (OpenSlide's test data), read lazily.
+
+    Raises
+    ------
+    MissingFileError
+        It is neither here nor to be had; the message says how to get it.
+    """
+    from napari_cellpath.samples.public import SMALL_SLIDE, get
+    from napari_cellpath.slides.reader import read_layers
+
+    return read_layers(str(get(SMALL_SLIDE)))
+
+
+def _placed(mpp: float) -> dict[str, Any]:
+    return {"scale": (mpp, mpp), "units": ("um", "um")}
+
+
+def _facts(source: str, mpp: float) -> dict[str, Any]:
+    return {"metadata": {METADATA_KEY: {"source": source, "mpp": mpp}}}
