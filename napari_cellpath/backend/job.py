@@ -7,6 +7,7 @@ touches Qt or napari must hand them over (see `napari_cellpath.widgets`).
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -61,6 +62,7 @@ class JobEvent:
 
 
 Listener = Callable[[JobEvent], None]
+log = logging.getLogger(__name__)
 _numbers = itertools.count(1)
 
 
@@ -164,7 +166,10 @@ class Job:
 
     def _emit(self, event: JobEvent) -> None:
         for listener in list(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception:  # one listener's bug must not keep the job from ending
+                log.exception("A listener of job %d failed.", self.number)
 
 
 @dataclass(frozen=True)
