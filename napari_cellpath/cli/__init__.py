@@ -19,7 +19,7 @@ from napari_cellpath.core.vocabulary import RESEARCH_ONLY
 
 app = typer.Typer(
     name="cellpath",
-    help=f"Cells scored by deep networks, in napari and here with the same numbers. {RESEARCH_ONLY}",
+    help=f"Cells scored by deep networks, here and in napari alike. {RESEARCH_ONLY}",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -12,8 +12,7 @@ import typer
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import CellpathError, ModelError, OutputError, UnknownNameError
 from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
-from napari_cellpath.models import ClassInfo, ModelInfo, find_model, list_models
-from napari_cellpath.models import save_model, verify
+from napari_cellpath.models import ClassInfo, ModelInfo, find_model, list_models, save_model, verify
 from napari_cellpath.models.registry import search_folders, user_models_folder
 from napari_cellpath.systems import catalogue
 

@@ -102,15 +102,16 @@ def test_the_mean_commutes_with_a_linear_network(folder, image):
     assert twice.std == pytest.approx(2 * once.std, abs=1e-12)
 
 
-@pytest.mark.parametrize("preset", ["fast", "balanced", "adaptive"])
-def test_scores_do_not_depend_on_order_or_neighbours(folder, image, predictor, preset):
+@pytest.mark.parametrize(("preset", "n"), [("fast", 4), ("balanced", 2), ("adaptive", 2)])
+def test_scores_do_not_depend_on_order_or_neighbours(folder, image, predictor, preset, n):
     """Fact 11: alone, together, reversed, shuffled answers: the same score to 1e-6."""
     options = {"preset": Preset(preset)}
-    together = drive(NucleusPlan(request(folder, image, **options)), predictor)
+    cells = CELLS[:n]
+    together = drive(NucleusPlan(request(folder, image, cells, **options)), predictor)
     backwards = drive(
-        NucleusPlan(request(folder, image, CELLS[::-1], **options)), predictor, order=reversed
+        NucleusPlan(request(folder, image, cells[::-1], **options)), predictor, order=reversed
     )
-    for cell in CELLS:
+    for cell in cells[:2]:
         (alone,) = drive(NucleusPlan(request(folder, image, [cell], **options)), predictor).values()
         for other in (together[alone.uid], backwards[alone.uid]):
             assert 0.0 <= alone.score <= 1.0
@@ -123,10 +124,11 @@ def test_scores_do_not_depend_on_order_or_neighbours(folder, image, predictor, p
 
 def test_the_first_estimate_changes_nothing_later(folder, image, predictor):
     """Asking for the quick answer first gives the same final numbers, bit for bit."""
-    for preset in (Preset.FAST, Preset.BALANCED):
+    for preset, n in ((Preset.FAST, 2), (Preset.BALANCED, 1)):
         plain, quick = (
             drive(
-                NucleusPlan(request(folder, image, preset=preset, first_estimate=first)), predictor
+                NucleusPlan(request(folder, image, CELLS[:n], preset=preset, first_estimate=first)),
+                predictor,
             )
             for first in (False, True)
         )

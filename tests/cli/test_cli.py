@@ -1,0 +1,200 @@
+"""The command line: what design.md promises, one line of error, exit codes."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from napari_cellpath.backend import connect
+from napari_cellpath.cli import main
+from napari_cellpath.core.requests import FileImage, MemoryImage, Nucleus, NucleusRequest
+from napari_cellpath.core.vocabulary import Preset
+from tests.support.models import write_random_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_random_model(tmp_path_factory.mktemp("models") / "random"))
+
+
+@pytest.fixture
+def field(tmp_path):
+    """Two images and a table of nuclei in them."""
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.png"):
+        coarse = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((300, 280), Image.Resampling.BICUBIC).save(tmp_path / name)
+    (tmp_path / "points.csv").write_text(
+        "image,id,row,col\na.png,n1,120,130\nb.png,n2,60.5,200\na.png,n3,10,10\n"
+    )
+    return tmp_path
+
+
+def run(*arguments, capsys):
+    code = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def predict(field, model, capsys, *more):
+    out = field / "out.csv"
+    code, text, error = run(
+        "predict", "deeppap", field / "a.png", field / "b.png", "--points", field / "points.csv",
+        "--out", out, "--model", model, "--views", "fast", *more, capsys=capsys,
+    )  # fmt: skip
+    assert code == 0, error
+    return read(out), text
+
+
+def test_predict_writes_the_promised_columns(field, model, capsys):
+    """image,id,row,col,score,std,n_views,label,model: ids kept, coordinates as given."""
+    rows, text = predict(field, model, capsys)
+    assert list(rows[0])[:9] == [
+        "image", "id", "row", "col", "score", "std", "n_views", "label", "model",
+    ]  # fmt: skip
+    assert {(r["image"], r["id"], float(r["row"]), float(r["col"])) for r in rows} == {
+        ("a.png", "n1", 120.0, 130.0),
+        ("b.png", "n2", 60.5, 200.0),
+        ("a.png", "n3", 10.0, 10.0),
+    }
+    assert all(0 <= float(r["score"]) <= 1 and r["n_views"] == "10" for r in rows)
+    assert "3 cells" in text
+
+
+def test_command_line_and_python_give_the_same_number(field, model, capsys):
+    """From the file, from memory, through the command line: equal to the last digit."""
+    rows, _ = predict(field, model, capsys, "--precision", "fp32")
+    by_id = {r["id"]: float(r["score"]) for r in rows}
+    pixels = np.asarray(Image.open(field / "a.png"))
+    for image in (FileImage(str(field / "a.png")), MemoryImage(pixels)):
+        backend = connect(inline=True, precision="fp32")
+        request = NucleusRequest(
+            image, (Nucleus(120, 130, "n1"), Nucleus(10, 10, "n3")), model, Preset.FAST
+        )
+        for call in backend.submit(request).result():
+            assert call.score == pytest.approx(by_id[call.uid], abs=1e-6)
+
+
+def test_the_same_command_twice_writes_the_same_bytes(field, model, capsys):
+    """A repeat differs in no byte."""
+    predict(field, model, capsys)
+    first = (field / "out.csv").read_bytes()
+    predict(field, model, capsys)
+    assert (field / "out.csv").read_bytes() == first
+
+
+def test_a_folder_is_taken_image_by_image(field, model, capsys):
+    """A folder stands for the images in it, and --json prints one object."""
+    out = field / "o.csv"
+    code, text, _ = run(
+        "predict", "deeppap", field, "--points", field / "points.csv", "--out", out,
+        "--model", model, "--views", "fast", "--json", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    summary = json.loads(text)
+    assert summary["cells"] == 3
+    assert len(summary["results"]) == 3
+
+
+def bad_inputs(field):
+    """(points text, other arguments, what the one line must say)."""
+    (field / "text.tif").write_text("not an image")
+    (field / "empty.png").write_bytes(b"")
+    return [
+        ("row,col\n1,1\n", [field / "missing.png"], "missing.png does not exist"),
+        ("row,col\n1,1\n", [field / "text.tif"], "text.tif"),
+        ("row,col\n1,1\n", [field / "empty.png"], "empty.png"),
+        ("row,col\n1,5000\n", [field / "a.png"], "lies outside"),
+        ("row,col\nnan,5\n", [field / "a.png"], "line 2"),
+        ("row,col\n1e999,5\n", [field / "a.png"], "line 2"),
+        ("x,y\n1,5\n", [field / "a.png"], "row"),
+        ("", [field / "a.png"], "bad.csv"),
+        ("row,col\n1,1\n", [field / "a.png", field / "b.png"], "image"),
+        ("image,row,col\nc.png,1,1\n", [field / "a.png"], "c.png"),
+        ("row,col\n1,1\n", [field / "a.png", "--model", "nonesuch"], "nonesuch"),
+        ("row,col\n1,1\n", [field / "a.png", "--views", "many"], "many"),
+        ("row,col\n1,1\n", [field / "a.png", "--threshold", "2"], "threshold"),
+        ("row,col\n1,1\n", [field / "a.png", "--device", "mps"], "mps"),
+        ("row,col\n1,1\n", [field / "a.png", "--mpp", "-1"], "mpp"),
+    ]
+
+
+def test_bad_input_is_one_line_exit_2_and_nothing_written(field, model, capsys):
+    """Whatever is wrong: one line that names it, exit 2, the old output untouched."""
+    out = field / "out.csv"
+    out.write_text("precious")
+    table = field / "bad.csv"
+    for text, arguments, expected in bad_inputs(field):
+        table.write_text(text)
+        chosen = [] if "--model" in arguments else ["--model", model]
+        code, _, error = run(
+            "predict", "deeppap", *arguments, "--points", table, "--out", out, "--views", "fast"
+            if "--views" not in arguments else "many", *chosen, capsys=capsys,
+        )  # fmt: skip
+        assert code == 2, (arguments, error)
+        assert error.startswith("cellpath: "), error
+        assert error.count("\n") == 1, error
+        assert expected in error, (expected, error)
+        assert out.read_text() == "precious"
+
+
+def test_an_output_that_cannot_be_written_is_one_line(field, model, capsys):
+    """A folder that is no folder: exit 2 and the sentence names the path."""
+    code, _, error = run(
+        "predict", "deeppap", field / "a.png", "--points", field / "points.csv",
+        "--out", field / "a.png" / "o.csv", "--model", model, "--views", "fast", capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert error.count("\n") == 1
+
+
+def test_models_show_prints_the_parameter_count(capsys):
+    """``cellpath models show convnet-t --json`` says 12035202; seven classes 12036487."""
+    code, text, _ = run("models", "show", "convnet-t", "--json", capsys=capsys)
+    assert code == 0
+    assert json.loads(text)["parameters"] == 12_035_202
+    _, text, _ = run("models", "show", "convnet-t", "--classes", "7", "--json", capsys=capsys)
+    assert json.loads(text)["parameters"] == 12_036_487
+
+
+def test_models_export_import_verify(model, tmp_path, capsys, monkeypatch):
+    """A model can be carried to another place, is found there, and damage is named."""
+    monkeypatch.setenv("CELLPATH_MODELS", str(tmp_path / "here"))
+    assert run("models", "export", model, "--out", tmp_path / "pack", capsys=capsys)[0] == 0
+    code, _, error = run(
+        "models", "import", tmp_path / "pack", "--out", tmp_path / "here" / "random", capsys=capsys
+    )
+    assert code == 0, error
+    assert "random" in run("models", "list", capsys=capsys)[1]
+    assert run("models", "verify", "random", capsys=capsys)[0] == 0
+    card = tmp_path / "here" / "random" / "card.md"
+    card.write_text(card.read_text() + "!")
+    code, text, error = run("models", "verify", "random", capsys=capsys)
+    assert code == 2
+    assert "card.md" in text
+    code, _, error = run("models", "show", "no-such-thing", "--json", capsys=capsys)
+    assert code == 2
+    assert "convnet-t" in error
+
+
+def test_help_and_version_need_no_torch():
+    """The command answers --help without importing torch, so it is quick."""
+    program = (
+        "import sys; from napari_cellpath.cli import main\n"
+        "code = main(['--help'])\n"
+        "assert code == 0 and 'torch' not in sys.modules and 'napari' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "predict" in done.stdout
