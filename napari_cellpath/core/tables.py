@@ -108,6 +108,7 @@ def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
         raise TableError(f"{name} is not a table: its first line does not end.")
     if not header:
         raise TableError(f"{name} is empty; it needs a header with the columns row and col.")
+    header = header.lstrip("\ufeff")  # joined files carry a second byte-order mark
     delimiter = max(",;\t", key=header.count)
     try:
         columns = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter))]
