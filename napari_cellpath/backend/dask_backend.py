@@ -22,16 +22,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_cellpath.backend.cluster import Link
 from napari_cellpath.backend.device import check_names
-from napari_cellpath.backend.failures import as_user_error
+from napari_cellpath.backend.failures import as_user_error, from_worker
 from napari_cellpath.backend.job import Job, JobState, Listener, WorkerStatus
 from napari_cellpath.backend.schedule import RunningJob, Schedule, Ticket
 from napari_cellpath.core.errors import BackendError, CellpathError, JobCancelledError
 from napari_cellpath.core.vocabulary import Priority, System
 from napari_cellpath.systems.protocol import ModelRef, Plan, make_plan
+
+if TYPE_CHECKING:
+    from napari_cellpath.backend.worker import TaskFailure
 
 log = logging.getLogger(__name__)
 
@@ -273,7 +276,7 @@ class DaskBackend:
     async def _compute(self, ticket: Ticket, link: Link) -> None:
         from distributed.protocol import serialize_bytes
 
-        from napari_cellpath.backend.worker import EngineOptions, run_task
+        from napari_cellpath.backend.worker import EngineOptions, TaskFailure, run_task
 
         try:
             output = await link.compute(
@@ -289,7 +292,10 @@ class DaskBackend:
         except BaseException as error:
             self._inbox.put(partial(self._failed, link, ticket, error))
         else:
-            self._inbox.put(partial(self._answered, ticket, output))
+            if isinstance(output, TaskFailure):
+                self._inbox.put(partial(self._refused, link, ticket, output))
+            else:
+                self._inbox.put(partial(self._answered, ticket, output))
 
     def _answered(self, ticket: Ticket, output: Any) -> None:
         self._silent_losses = 0
@@ -340,7 +346,19 @@ class DaskBackend:
 
     # ---------------------------------------------------------------- on the dispatcher: trouble
 
+    def _refused(self, link: Link, ticket: Ticket, failure: TaskFailure) -> None:
+        """The task raised an exception in a worker that lives on."""
+        if not self._schedule.back(ticket):
+            return
+        what = f"A {ticket.task.system} task failed inside the inference process"
+        error = from_worker(failure, what, link.log)
+        if isinstance(error, JobCancelledError):
+            self._try_again(ticket)  # not cancelled by us: the worker was shutting down
+        else:
+            self._end(ticket.owner.job, JobState.FAILED, error)
+
     def _failed(self, link: Link, ticket: Ticket, error: BaseException) -> None:
+        """The task got no answer from its worker."""
         from distributed import CancelledError, KilledWorker
         from distributed.comm import CommClosedError
 
@@ -356,11 +374,8 @@ class DaskBackend:
         elif isinstance(error, CancelledError | CommClosedError):
             self._try_again(ticket)  # not cancelled by us: the scheduler is gone
             self._lost(link)
-        elif isinstance(error, JobCancelledError):
-            self._try_again(ticket)  # nor this: the worker was shutting down
         else:
-            what = f"A {ticket.task.system} task failed inside the inference process"
-            failure = as_user_error(error, what, link.log)
+            failure = as_user_error(error, "A task could not be sent or answered", link.log)
             self._end(ticket.owner.job, JobState.FAILED, failure)
 
     def _try_again(self, ticket: Ticket) -> None:
@@ -515,8 +530,9 @@ def _killer(ticket: Ticket) -> BackendError:
 
 
 def _log_failure(future: Any) -> None:
-    if not future.cancelled() and future.exception() is not None:
-        log.warning("%s", future.exception())
+    problem = None if future.cancelled() else future.exception() or future.result()
+    if problem is not None:
+        log.warning("%s", problem)
 
 
 def _close_if_there(backend: weakref.ref[DaskBackend]) -> None:

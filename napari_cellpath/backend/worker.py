@@ -8,19 +8,24 @@ passes on unopened.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import dataclass
+from traceback import format_exc
 from typing import TYPE_CHECKING, Any
 
 from distributed import get_worker
 from distributed.protocol import deserialize_bytes
 
 from napari_cellpath.backend.job import WorkerStatus
+from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.systems.protocol import ModelRef, StopCheck
+from napari_cellpath.systems.protocol import ModelRef, StopCheck, load_object
 
 if TYPE_CHECKING:
     from napari_cellpath.backend.engine import Engine
+
+log = logging.getLogger(__name__)
 
 NOTICE_TOPIC = "cellpath-notice"
 
@@ -38,14 +43,55 @@ _engines: dict[EngineOptions, Engine] = {}
 _lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class TaskFailure:
+    """An exception as plain strings.
+
+    Exceptions themselves do not travel safely: one that also is a MemoryError (as
+    `ImageTooLargeError` is) cannot be unpickled, and would break the client's connection.
+    """
+
+    kind: str  # module:name of the class
+    message: str
+    traceback: str
+
+    @classmethod
+    def of(cls, error: Exception) -> TaskFailure:
+        """Describe an exception; what is not ours is also written to the worker's log."""
+        if not isinstance(error, CellpathError):
+            log.error("A task failed.", exc_info=error)
+        kind = type(error)
+        return cls(f"{kind.__module__}:{kind.__name__}", str(error), format_exc())
+
+    def ours(self) -> CellpathError | None:
+        """The user's error again, with its class; None for any other exception."""
+        if not self.kind.startswith("napari_cellpath."):
+            return None
+        kind = load_object(self.kind)
+        return kind(self.message) if issubclass(kind, CellpathError) else None
+
+
 def run_task(task: bytes, options: EngineOptions) -> Any:
-    """Execute one serialised `Task`; ends early once its client no longer wants it."""
-    return _engine(options).execute(deserialize_bytes(task), stop_check())
+    """Execute one serialised `Task`; ends early once its client no longer wants it.
+
+    Returns
+    -------
+    Any
+        The system's output, or a `TaskFailure`.
+    """
+    try:
+        return _engine(options).execute(deserialize_bytes(task), stop_check())
+    except Exception as error:
+        return TaskFailure.of(error)
 
 
-def warm_up(system: System, model: ModelRef, options: EngineOptions) -> None:
+def warm_up(system: System, model: ModelRef, options: EngineOptions) -> TaskFailure | None:
     """Load a model and run it once."""
-    _engine(options).warm_up(system, model)
+    try:
+        _engine(options).warm_up(system, model)
+    except Exception as error:
+        return TaskFailure.of(error)
+    return None
 
 
 def engine_status(options: EngineOptions) -> WorkerStatus:

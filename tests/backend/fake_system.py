@@ -176,8 +176,9 @@ class FakePredictor:
         """How many tasks run at this moment, this one not counted."""
         return FakePredictor._running - 1
 
-    def do_fail(self, error: Exception, forward: Any, stop: Any) -> None:
-        raise error
+    def do_fail(self, error: tuple[type[Exception], str], forward: Any, stop: Any) -> None:
+        kind, message = error
+        raise kind(message)
 
     def do_die(self, value: Any, forward: Any, stop: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
