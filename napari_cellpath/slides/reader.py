@@ -110,7 +110,14 @@ def _dask(source: LevelArray | ReducedArray) -> Any:
         for size, tile in zip(source.shape[:2], (high, wide), strict=True)
     )
     # name=False: a fresh name each time, so that a replaced file is never served from a cache.
-    return da.from_array(source, chunks=(*chunks, 3), name=False, asarray=False, lock=False)
+    return da.from_array(
+        source,
+        chunks=(*chunks, 3),
+        name=False,
+        asarray=False,
+        lock=False,
+        meta=np.empty((0, 0, 0), np.uint8),
+    )
 
 
 class LevelArray:
