@@ -84,9 +84,7 @@ def test_windows_of_one_image_share_one_mapping() -> None:
     fixed = MemoryImage(pixels, value_range=(0, 4095))
     assert read(cut(fixed, 0, 0, 9, 9), 0, 0, 9, 9).max() == 6
     assert read(cut(MemoryImage(pixels), 0, 0, 9, 9), 0, 0, 9, 9).max() == 0
-    with pytest.raises(
-        UnreadableImageError, match="cells holds int64 values; give the value range"
-    ):
+    with pytest.raises(UnreadableImageError, match="cells holds int64 values; give"):
         cut(MemoryImage(pixels.astype(np.int64), name="cells"), 0, 0, 9, 9)
     with pytest.raises(UnreadableImageError, match="outside"):
         cut(MemoryImage(pixels.astype(float)), 0, 0, 9, 9)
