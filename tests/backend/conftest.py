@@ -33,9 +33,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def running() -> Iterator[DaskBackend]:
-    """A started backend on the CPU, shared by a module's tests."""
+    """A started backend on the CPU, shared by all tests of the room."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SYSTEMS, fake_system.SYSTEM, fake_system.ENTRY)
         patch.setenv(

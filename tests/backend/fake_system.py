@@ -180,6 +180,10 @@ class FakePredictor:
         kind, message = error
         raise kind(message)
 
+    def do_hold_the_interpreter(self, value: Any, forward: Any, stop: Any) -> None:
+        """Keep the GIL for a minute: no other thread of the worker can notice anything."""
+        sum(range(10**11))
+
     def do_die(self, value: Any, forward: Any, stop: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -165,7 +165,7 @@ def test_other_errors_are_ours_and_logged(
     """A bug in a system fails the job with a BackendError; the traceback is in the log."""
     with caplog.at_level(logging.ERROR, "napari_cellpath"):
         job = backend.submit(request(Step("fail", (ZeroDivisionError, "oh"))))
-        with pytest.raises(BackendError, match="ZeroDivisionError: oh; see the log .*inference"):
+        with pytest.raises(BackendError, match=r"ZeroDivisionError: oh; see the log .*inference"):
             job.result(10)
     assert "do_fail" in caplog.text
 

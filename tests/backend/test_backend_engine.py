@@ -188,9 +188,9 @@ def test_every_task_sets_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_names_are_refused() -> None:
     """A device or precision that does not exist is an error that names those that do."""
-    with pytest.raises(UnknownNameError, match="'gpu'.*auto, cpu, cuda, mps"):
+    with pytest.raises(UnknownNameError, match=r"'gpu'.*auto, cpu, cuda, mps"):
         choose_device("gpu")
-    with pytest.raises(UnknownNameError, match="'fp8'.*auto, fp32, bf16"):
+    with pytest.raises(UnknownNameError, match=r"'fp8'.*auto, fp32, bf16"):
         choose_device("cpu", "fp8")
 
 

@@ -23,7 +23,7 @@ def test_round_trip(inline: InlineBackend) -> None:
     events: list[JobEvent] = []
     job = inline.submit(request(*[Step("square", n) for n in range(4)]), listener=events.append)
     assert job.result(0) == [0, 1, 4, 9]
-    assert [e.state for e in events][0] is JobState.RUNNING
+    assert events[0].state is JobState.RUNNING
     assert events[-1].state is JobState.DONE
     assert events[-1].progress == 1.0
 
