@@ -30,6 +30,8 @@ class SegmentCache:
         self._bytes = 0
         self._held: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
+        # All levels share the file handle too; tifffile's own lock is a dummy by default.
+        self.file_lock = threading.Lock()
 
     def get(self, key: tuple[int, int]) -> NDArray[Any] | None:
         """The segment, or None; counts as use."""
@@ -143,7 +145,7 @@ class SegmentReader:
         offset, count = int(self._offsets[index]), int(self._counts[index])
         if count == 0 or offset == 0:
             return None
-        with self._handle.lock:
+        with self._cache.file_lock:
             self._handle.seek(offset)
             data = self._handle.read(count)
         if len(data) < count:
