@@ -27,7 +27,9 @@ class UnreadableImageError(CellpathError, ValueError):
     """The file is not an image we can read, is damaged, or holds values we refuse (NaN)."""
 
 
-class ImageTooLargeError(CellpathError, MemoryError):
+# MemoryError first: with it second, ImageTooLargeError.__new__ refuses to run, and that is how
+# Dask (tblib) rebuilds an error that comes back from the worker.
+class ImageTooLargeError(MemoryError, CellpathError):
     """The image claims more memory than the budget; raised before anything is allocated."""
 
 
