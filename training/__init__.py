@@ -1,0 +1,89 @@
+"""Training: data folders, splits, recipes, the fit loop, evaluation, reports.
+
+Two entry points, `run` and `evaluate`; the command line and the viewer call the same ones.
+Importing this package imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from napari_cellpath.core.errors import UnknownNameError
+from napari_cellpath.core.vocabulary import Preset, System
+
+__all__ = ["evaluate", "run"]
+
+
+def _check_system(system: str) -> None:
+    if system not in [System.DEEPPAP]:
+        raise UnknownNameError(f"There is no training for '{system}' yet. Known: deeppap.")
+
+
+def run(
+    system: str,
+    recipe_path: Path | str,
+    out: Path | str,
+    *,
+    on_progress: Callable[[str], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+    budget: float | None = None,
+    resume: bool = False,
+    device: str = "auto",
+) -> Path:
+    """Train a model as a recipe says.
+
+    Parameters
+    ----------
+    system
+        ``deeppap``.
+    recipe_path
+        YAML file; see `training.recipe.Recipe`.
+    out
+        Folder of this run.
+    on_progress
+        Takes one line of text at a time.
+    should_stop
+        Asked between steps; the checkpoint is kept.
+    budget
+        Seconds; views and epochs shrink to fit. None takes the recipe's own.
+    resume
+        Go on from the last checkpoint in ``out``.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Returns
+    -------
+    Path
+        The finished model folder.
+
+    Raises
+    ------
+    CellpathError
+        The recipe or the data cannot be used; `JobCancelledError` when stopped.
+    """
+    _check_system(system)
+    from training.run import run_deeppap
+
+    return run_deeppap(
+        recipe_path, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
+        resume=resume, device=device,
+    )  # fmt: skip
+
+
+def evaluate(
+    system: str,
+    model: str | Path,
+    data: str | Path,
+    out: Path | str | None = None,
+    *,
+    preset: Preset | str = Preset.BALANCED,
+    jitter: int = 0,
+    **options: Any,
+) -> dict[str, Any]:
+    """Measure a model on labelled cells it was not trained on; see `training.evaluate`."""
+    _check_system(system)
+    from training.evaluation import evaluate_deeppap
+
+    return evaluate_deeppap(model, data, out, preset=preset, jitter=jitter, **options)

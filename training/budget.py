@@ -1,0 +1,94 @@
+"""Make a run fit into a number of seconds: first fewer views of each cell, then fewer epochs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.recipe import Recipe
+
+if TYPE_CHECKING:
+    from training.deeppap import Trainer
+
+INPUTS = {"fast": 10, "rotations": 10, "balanced": 100, "paper": 1000}
+_LEAST_EPOCHS = 1
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds an image takes in a training step, and an input in scoring."""
+
+    step: float
+    score: float
+
+
+def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
+    """Time two real steps and a forward pass on a network that is thrown away."""
+    module = trainer.start(rows, 0)
+    generator = torch.Generator().manual_seed(0)
+    loss = trainer.make_loss(rows, generator, torch.device("cpu"))
+    batch = torch.from_numpy(np.resize(rows, trainer.recipe.batch))
+    for _ in range(2):  # the first one pays for memory and kernels
+        started = time.perf_counter()
+        loss(module, batch).backward()
+        step = time.perf_counter() - started
+    crops = torch.zeros(20, 3, 227, 227).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        started = time.perf_counter()
+        module.network.eval()(crops)
+        score = time.perf_counter() - started
+    return Speed(step / len(batch), score / len(crops))
+
+
+def planned_seconds(
+    recipe: Recipe, speed: Speed, abnormal: NDArray[np.bool_], n_reserve: int
+) -> tuple[float, float]:
+    """Seconds of training and of scoring that a recipe asks for."""
+    normal_views, abnormal_views = recipe.views_per_epoch
+    images = float(np.where(abnormal, abnormal_views, normal_views).sum())
+    share = recipe.split.run_folds * (1 - 1 / recipe.split.folds) + 1.0
+    training = recipe.epochs * images * share * speed.step
+    validated = len(abnormal) * recipe.split.run_folds / recipe.split.folds
+    inputs = 2 * validated * INPUTS[recipe.fold_evaluation]
+    inputs += 2 * n_reserve * (INPUTS[recipe.evaluation] + INPUTS[recipe.fold_evaluation])
+    return training, inputs * speed.score
+
+
+def fit_to_budget(
+    recipe: Recipe, seconds: float, speed: Speed, abnormal: NDArray[np.bool_], n_reserve: int
+) -> Recipe:
+    """Shrink views and epochs so that the whole run takes about ``seconds``.
+
+    Parameters
+    ----------
+    recipe
+        As asked.
+    seconds
+        For training and scoring together.
+    speed
+        Of this machine, now.
+    abnormal
+        Of every cell that may be trained on.
+    n_reserve
+        Cells of the reserve.
+
+    Returns
+    -------
+    Recipe
+        At least one view of each cell and one epoch; unchanged where the time suffices.
+    """
+    training, scoring = planned_seconds(recipe, speed, abnormal, n_reserve)
+    share = max(seconds - scoring, 0.0) / training
+    if share >= 1.0:
+        return recipe
+    views = tuple(max(1, round(v * share)) for v in recipe.views_per_epoch)
+    recipe = recipe.model_copy(update={"views_per_epoch": views})
+    training, _ = planned_seconds(recipe, speed, abnormal, n_reserve)
+    share = min(max(seconds - scoring, 0.0) / training, 1.0)
+    epochs = max(_LEAST_EPOCHS, int(recipe.epochs * share))
+    return recipe.model_copy(update={"epochs": epochs})

@@ -1,0 +1,90 @@
+"""The card of a trained model: what a person must know before using it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from napari_cellpath.core.vocabulary import RESEARCH_ONLY
+from napari_cellpath.models import ModelInfo
+from training.datasets import CellData
+
+_ROW_NAMES = {
+    "as_marked": "centres as marked",
+    "border_reflect": "outside the image: mirrored",
+    "border_background": "outside the image: background colour",
+}
+
+
+def write_card(info: ModelInfo, data: CellData) -> str:
+    """Markdown card from what ``model.json`` will say."""
+    facts = info.data
+    lines = [
+        f"# {info.name}",
+        "",
+        f"**{RESEARCH_ONLY}**",
+        "",
+        f"Scores one cervical cell from a coarse nucleus centre: {', '.join(info.class_names)}. "
+        f"The method is DeepPap's (Zhang et al., IEEE JBHI 2017); the network is "
+        f"{info.architecture}, started from {info.training['initial_weights']}"
+        + (
+            ", which is not a backbone of that paper."
+            if info.architecture != "convnet-t"
+            else ", the paper's own."
+        ),
+        "",
+        "## Trained on",
+        "",
+        f"{facts['trained_on_cells']} of the {facts['cells']} cells of '{facts['name']}' "
+        f"({facts['groups']} slide groups, split by {facts['split_by']}); the "
+        f"{len(info.reserve)} groups listed as `reserve` in model.json were set apart. "
+        + (f"Pixel size {info.mpp} um." if info.mpp else "Pixel size unknown."),
+        "",
+        facts["note"] or "Licence and source of the data: not stated in the recipe.",
+        "",
+        "## Measured",
+        "",
+    ]
+    for name, title in (("out_of_fold", "Out of fold"), ("reserve", "Reserve")):
+        if name in info.metrics:
+            lines += _section(title, info.metrics[name])
+    lines += [
+        "## Limits",
+        "",
+        "- It was trained on single cells picked by experts. Overlaps, clumps, inflammation, "
+        "artefacts and out-of-focus cells were not in the data: it gives them a score all the "
+        "same.",
+        "- Columnar cells are the ones most often called abnormal; see the recall by class.",
+        "- Other scanners, stains and preparations were not measured. Give the pixel size.",
+        f"- Calls are made at a threshold of {info.threshold:g}, chosen on out-of-fold scores, "
+        "for a share of normal cells as in these data; move it for yours.",
+        f"- {RESEARCH_ONLY}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _section(title: str, measured: dict[str, Any]) -> list[str]:
+    lines = [f"### {title}", "", f"{measured['protocol'].capitalize()}.", ""]
+    lines += [
+        "| | cells | accuracy (95 %) | AUC (95 %) | sensitivity | specificity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for key, report in measured.items():
+        if not isinstance(report, dict):
+            continue
+        jitter = key.removeprefix("jittered_").removesuffix("_px")
+        name = _ROW_NAMES.get(key, f"centres off by up to {jitter} px")
+        lines.append(
+            f"| {name} | {report['n']} | {report['accuracy']} {_span(report, 'accuracy')} | "
+            f"{report['auc']} {_span(report, 'auc')} | {report['sensitivity']} | "
+            f"{report['specificity']} |"
+        )
+    lines += ["", "Intervals resample whole slide groups. Right by class (centres as marked):", ""]
+    for name, row in measured["as_marked"].get("by_class", {}).items():
+        lines.append(f"- {name}: {row['right']} of {row['n']}")
+    return [*lines, ""]
+
+
+def _span(report: dict[str, Any], key: str) -> str:
+    low, high = report[f"{key}_interval"]
+    return f"({low} to {high})"

@@ -1,0 +1,364 @@
+"""Training of DeepPap: folds for honest numbers and the threshold, then the final model.
+
+The order of a run: read the cells, set the reserve apart, train one model a fold and score
+the cells it did not see, choose the threshold on those scores alone, train the final model on
+everything but the reserve, score the reserve once, write the model folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_cellpath.core.requests import FileImage
+from napari_cellpath.slides.windows import image_shape, read
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
+from napari_cellpath.systems.deeppap.views import CROP, VIEW
+from training.augment import cut_window, random_crops, random_views
+from training.checkpoint import write_whole
+from training.datasets import CellData
+from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric, step_factor
+from training.initial import build_network
+from training.recipe import Recipe
+
+Rows = NDArray[np.intp]
+HUGE_LOSS = 1e4
+
+
+@dataclass(eq=False)
+class Cells:
+    """Everything training looks at, in memory: uint8 windows, targets, features."""
+
+    windows: Tensor
+    backgrounds: Tensor
+    targets: Tensor
+    fine: Tensor
+    features: Tensor
+    n_fine: int
+    has_masks: bool
+
+    @classmethod
+    def load(cls, data: CellData, n_classes: int) -> Cells:
+        """Read every image once and cut the window of its cell."""
+        windows = []
+        for record in data.records:
+            source = FileImage(str(record.image))
+            image = read(source, 0, 0, *image_shape(source))
+            mask = None if record.mask is None else np.asarray(Image.open(record.mask))
+            windows.append(cut_window(image, (record.row, record.col), mask=mask))
+        fine = torch.from_numpy(data.labels.astype(np.int64))
+        targets = torch.from_numpy(data.abnormal.astype(np.int64)) if n_classes == 2 else fine
+        return cls(
+            windows=torch.from_numpy(np.stack([w.pixels for w in windows])),
+            backgrounds=torch.from_numpy(np.stack([w.background for w in windows])),
+            targets=targets,
+            fine=fine,
+            features=torch.from_numpy(data.features()),
+            n_fine=len(data.fine_classes),
+            has_masks=all(r.mask is not None for r in data.records),
+        )
+
+
+class TrainingNetwork(nn.Module):
+    """The network, and beside its head the auxiliary ones that share its trunk.
+
+    A multi-task trunk learns what the fine classes and the published sizes have in common;
+    only `network` is kept.
+    """
+
+    def __init__(
+        self, network: DeepPapNetwork, n_fine: int, n_features: int, n_maps: int = 0
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.n_fine = n_fine
+        with torch.no_grad():
+            was = network.training
+            channels = network.eval().trunk(torch.zeros(1, 3, CROP, CROP)).shape[1]
+            network.train(was)
+        self.dropout = nn.Dropout(0.5)
+        self.auxiliary = nn.Linear(channels, n_fine + n_features)
+        self.dense = nn.Conv2d(channels, n_maps, 1) if n_maps else None
+        for layer in (self.auxiliary, self.dense):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Logits of the classes and fine classes, features' estimates, logits of the parts."""
+        maps = self.network.trunk(crops)
+        side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
+        parts = None if self.dense is None else self.dense(maps)
+        return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
+
+
+def class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor:
+    """(1 / frequency) ** power, scaled so that the mean over the cells is 1."""
+    counts = torch.bincount(targets, minlength=n_classes).float()
+    weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
+    return weights * counts.sum() / (weights * counts).sum()
+
+
+def epoch_batches(
+    rows: Rows, abnormal: NDArray[np.bool_], recipe: Recipe, epoch: int, seed: int
+) -> list[Tensor]:
+    """Shuffle one epoch's rows into batches; depends on the seed and the epoch alone.
+
+    A last batch less than half full is left out (unless it is the only one): its gradient is
+    mostly noise.
+    """
+    times = np.where(abnormal[rows], recipe.views_per_epoch[1], recipe.views_per_epoch[0])
+    repeated = np.repeat(rows, times)
+    np.random.default_rng([seed, epoch]).shuffle(repeated)
+    batches = list(torch.from_numpy(repeated.astype(np.int64)).split(recipe.batch))
+    if len(batches) > 1 and len(batches[-1]) * 2 < recipe.batch:
+        batches.pop()
+    return batches
+
+
+@dataclass
+class Trainer:
+    """Fits one network after the other on rows of the same cells.
+
+    Parameters
+    ----------
+    recipe, data, cells
+        What was asked, the records, and their pixels.
+    device, precision
+        For Lightning Fabric.
+    say
+        Takes one line of text an epoch.
+    should_stop
+        Asked before every step.
+    """
+
+    recipe: Recipe
+    data: CellData
+    cells: Cells
+    device: str = "auto"
+    precision: str = "32-true"
+    say: Callable[[str], None] = print
+    should_stop: StopCheck | None = None
+    origin: str = field(default="", init=False)
+    seconds_per_epoch: list[float] = field(default_factory=list, init=False)
+
+    def start(self, rows: Rows, seed: int) -> TrainingNetwork:
+        """Build the network with its initial weights, seeded."""
+        torch.manual_seed(seed)
+        network, self.origin = build_network(self.recipe.network, self.recipe.data.classes)
+        for layer in list(network.trunk.children())[: self.recipe.network.frozen_layers]:
+            layer.requires_grad_(False)
+        if self.recipe.network.mean_image:
+            network.mean.copy_(self._mean_image(rows, seed))
+        fine = self.cells.n_fine if self._weight_of_classes() > 0 else 0
+        features = self.cells.features.shape[1] if self.recipe.auxiliary.features > 0 else 0
+        maps = 2 if self.cells.has_masks and self.recipe.auxiliary.masks > 0 else 0
+        whole = TrainingNetwork(network, fine, features, maps)
+        return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _weight_of_classes(self) -> float:
+        same = self.recipe.data.classes != 2 or self.cells.n_fine <= 2
+        return 0.0 if same else self.recipe.auxiliary.classes
+
+    def _mean_image(self, rows: Rows, seed: int) -> Tensor:
+        """Mean of one augmented view of every training cell (papers.md 1.2)."""
+        generator = torch.Generator().manual_seed(seed)
+        total = torch.zeros(3, VIEW, VIEW)
+        for some in torch.from_numpy(rows).split(64):
+            total += self._views(some, generator, torch.device("cpu"))[:, :3].sum(dim=0)
+        return total / len(rows)
+
+    def _views(self, batch: Tensor, generator: torch.Generator, device: torch.device) -> Tensor:
+        return random_views(
+            self.cells.windows[batch].to(device),
+            self.cells.backgrounds[batch].to(device),
+            self.recipe.augmentation,
+            generator,
+        )
+
+    def optimiser(self, module: TrainingNetwork) -> torch.optim.Optimizer:
+        """Two learning rates: what was transferred, and what starts from nothing."""
+        trunk = [p for p in module.network.trunk.parameters() if p.requires_grad]
+        of_trunk = {id(p) for p in module.network.trunk.parameters()}
+        head = [p for p in module.parameters() if id(p) not in of_trunk]
+        o = self.recipe.optimiser
+        groups = [{"params": trunk, "lr": o.lr_trunk}, {"params": head, "lr": o.lr_head}]
+        if o.name == "sgd":
+            return torch.optim.SGD(groups, momentum=o.momentum, weight_decay=o.weight_decay)
+        return torch.optim.AdamW(groups, weight_decay=o.weight_decay)
+
+    def factor(self, steps_per_epoch: int) -> Callable[[int], float]:
+        """How the learning rates change over the steps."""
+        s = self.recipe.schedule
+        if s.kind == "step":
+            return step_factor(steps_per_epoch, s.step_epochs, s.step_factor)
+        return cosine_factor(
+            self.recipe.epochs * steps_per_epoch, round(s.warmup_epochs * steps_per_epoch), s.floor
+        )
+
+    def fit(
+        self,
+        rows: Rows,
+        seed: int,
+        name: str,
+        checkpoints: Path | None,
+        *,
+        resume: bool = False,
+        validate: Callable[[nn.Module], Metrics] | None = None,
+    ) -> tuple[DeepPapNetwork, Fit]:
+        """Train one network on ``rows``; return it in evaluation mode, and the finished fit.
+
+        Raises
+        ------
+        JobCancelledError
+            Stopped; ``checkpoints`` holds where to go on.
+        """
+        module = self.start(rows, seed)
+        fabric = make_fabric(self.device, self.precision)
+        generator = torch.Generator().manual_seed(seed)
+        abnormal = self.data.abnormal
+
+        def batches(epoch: int) -> Sequence[Tensor]:
+            return epoch_batches(rows, abnormal, self.recipe, epoch, seed)
+
+        def on_epoch(metrics: Metrics) -> None:
+            self.seconds_per_epoch.append(metrics["seconds"])
+            extra = "".join(
+                f", {k} {v:.4f}" for k, v in metrics.items() if k.startswith("validation")
+            )
+            self.say(
+                f"{name}: epoch {metrics['epoch'] + 1} of {self.recipe.epochs}, "
+                f"loss {metrics['loss']:.4f}{extra}, {metrics['seconds']:.0f} s"
+            )
+
+        run = Fit(
+            fabric=fabric,
+            module=module,
+            optimizer=self.optimiser(module),
+            factor=self.factor(len(batches(0))),
+            batches=batches,
+            loss=self.make_loss(rows, generator, fabric.device),
+            epochs=self.recipe.epochs,
+            validate=validate,
+            checkpoints=checkpoints,
+            generators={"views": generator},
+            ema=self.recipe.optimiser.ema,
+            clip_norm=self.recipe.optimiser.clip_norm,
+            on_epoch=on_epoch,
+            should_stop=self.should_stop,
+        )
+        result = run.run(resume)
+        assert isinstance(result, TrainingNetwork)  # what went in  # noqa: S101
+        return result.network.eval(), run
+
+    def fit_keeping_best(
+        self, rows: Rows, held_back: Rows, seed: int, checkpoints: Path, *, resume: bool = False
+    ) -> tuple[DeepPapNetwork, list[Metrics]]:
+        """Train on ``rows``; return the weights of the epoch with the lowest validation loss.
+
+        The paper's rule (papers.md 1.8), on cells held back for it, not on those reported.
+        """
+        best_file = checkpoints / "best.safetensors"
+        measure = self.validation_loss(held_back)
+        lowest = HUGE_LOSS
+        if resume and (checkpoints / "best.json").is_file() and best_file.is_file():
+            lowest = float(json.loads((checkpoints / "best.json").read_text())["loss"])
+
+        def validate(module: nn.Module) -> Metrics:
+            nonlocal lowest
+            metrics = measure(module)
+            if metrics["validation_loss"] <= lowest:
+                lowest = metrics["validation_loss"]
+                checkpoints.mkdir(parents=True, exist_ok=True)
+                assert isinstance(module, TrainingNetwork)  # what went in  # noqa: S101
+                state = {k: v.detach().cpu().contiguous()
+                         for k, v in module.network.state_dict().items()}  # fmt: skip
+                write_whole(best_file, save_safetensors(state))
+                write_whole(checkpoints / "best.json", json.dumps({"loss": lowest}).encode())
+            return metrics
+
+        network, run = self.fit(rows, seed, "final", checkpoints, resume=resume, validate=validate)
+        network.load_state_dict(load_safetensors(best_file.read_bytes()))
+        return network, run.history
+
+    def make_loss(
+        self, rows: Rows, generator: torch.Generator, device: torch.device
+    ) -> Callable[[nn.Module, Tensor], Tensor]:
+        """Cross-entropy of the classes, and the auxiliary losses; draws its own views."""
+        r, cells = self.recipe, self.cells
+        weights = class_weights(cells.targets[rows], r.data.classes, r.balance).to(device)
+        weight_of_classes = self._weight_of_classes()
+
+        def loss(module: nn.Module, batch: Tensor) -> Tensor:
+            normalise = module.network.normalise  # type: ignore[union-attr, operator]
+            views = self._views(batch, generator, device)
+            views = torch.cat([normalise(views[:, :3]), views[:, 3:]], dim=1)
+            cut = random_crops(views, generator, at_random=r.augmentation.random_crop)
+            crops = cut[:, :3].contiguous(memory_format=torch.channels_last)
+            logits, fine, features, parts = module(crops)
+            total = F.cross_entropy(
+                logits, cells.targets[batch].to(device),
+                weight=weights, label_smoothing=r.label_smoothing,
+            )  # fmt: skip
+            if fine.shape[1]:
+                total = total + weight_of_classes * F.cross_entropy(
+                    fine, cells.fine[batch].to(device), label_smoothing=r.label_smoothing
+                )
+            if features.shape[1]:
+                total = total + r.auxiliary.features * F.smooth_l1_loss(
+                    features, cells.features[batch].to(device)
+                )
+            if parts is not None:
+                wanted = F.adaptive_avg_pool2d(cut[:, 3:], parts.shape[-2:])
+                total = total + r.auxiliary.masks * F.binary_cross_entropy_with_logits(
+                    parts, wanted
+                )
+            return total
+
+        return loss
+
+    def validation_loss(self, rows: Rows) -> Callable[[nn.Module], Metrics]:
+        """Cross-entropy of the upright centre crop of ``rows``, for keeping the best epoch."""
+
+        def validate(module: nn.Module) -> Metrics:
+            assert isinstance(module, TrainingNetwork)  # what went in  # noqa: S101
+            network = module.network
+            device = next(network.parameters()).device
+            calm = self.recipe.augmentation.model_copy(
+                update={"angles": 1, "max_shift": 0.0, "scale": 0.0, "stain": 0.0, "colour": 0.0}
+            )
+            generator = torch.Generator().manual_seed(0)
+            total = 0.0
+            with torch.inference_mode():
+                for some in torch.from_numpy(rows).split(64):
+                    views = random_views(
+                        self.cells.windows[some].to(device),
+                        self.cells.backgrounds[some].to(device), calm, generator,
+                    )  # fmt: skip
+                    crops = random_crops(
+                        network.normalise(views[:, :3]), generator, at_random=False
+                    )
+                    wanted = self.cells.targets[some].to(device)
+                    total += float(F.cross_entropy(network(crops), wanted, reduction="sum"))
+            return {"validation_loss": min(total / len(rows), HUGE_LOSS)}
+
+        return validate
+
+
+def network_arrays(network: DeepPapNetwork, half: bool) -> dict[str, NDArray[Any]]:
+    """Weights as NumPy arrays, in float16 if ``half``."""
+    kind = torch.float16 if half else torch.float32
+    return {k: v.detach().to("cpu", kind).contiguous().numpy()
+            for k, v in network.state_dict().items()}  # fmt: skip

@@ -1,0 +1,255 @@
+"""A training recipe: everything that decides what comes out, in one YAML file.
+
+Unknown keys are refused: a misspelt ``epoch:`` must not train for the default number of them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from napari_cellpath.core.errors import MissingFileError, RecipeError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Section):
+    """What is learnt from."""
+
+    layout: Literal["herlev", "folders"] = Field(
+        "herlev",
+        description="herlev: labels.csv with file, class_id, slide_group and nucleus centre. "
+        "folders: one folder of images a class, with points.csv (file,row,col[,group]).",
+    )
+    folder: str = Field(
+        "herlev",
+        description="A path, or the name of a folder inside CELLPATH_DATA.",
+    )
+    classes: Literal[2, 7] = Field(2, description="Normal and abnormal, or Herlev's seven.")
+
+
+class Network(_Section):
+    """What learns."""
+
+    backbone: Literal["squeezenet1_0", "convnet-t", "alexnet-tv"] = "squeezenet1_0"
+    arguments: dict[str, float | int | str] = Field(
+        {}, description="Passed to the backbone, e.g. width or groups of convnet-t."
+    )
+    weights: str = Field(
+        "squeezenet_imagenet",
+        description="squeezenet_imagenet: the safetensors file of that folder inside "
+        "CELLPATH_DATA. torchvision: downloaded through torchvision's weights API. none: from "
+        "scratch. Otherwise the path of a safetensors file or of a CaffeNet-shaped state dict.",
+    )
+    frozen_layers: int = Field(
+        0, ge=0, description="The first layers of the trunk that keep their initial weights."
+    )
+    mean_image: bool = Field(
+        False, description="Subtract the mean image of the training views (papers.md 1.2)."
+    )
+
+
+class Split(_Section):
+    """Who is on which side."""
+
+    mode: Literal["group", "cell"] = Field(
+        "group", description="group: a slide is never on two sides. cell: the paper's way."
+    )
+    reserve: float = Field(
+        0.1, ge=0.0, lt=0.5, description="Share set apart before anything else; never a choice."
+    )
+    folds: int = Field(4, ge=2, le=20, description="Parts for out-of-fold validation.")
+    run_folds: int = Field(
+        4, ge=0, le=20, description="How many of the folds are trained for validation; 0: none."
+    )
+    seed: int = Field(7, description="Of the split alone, so that seeds of training can vary.")
+
+    @model_validator(mode="after")
+    def _not_more_than_there_are(self) -> Split:
+        if self.run_folds > self.folds:
+            raise ValueError(f"run_folds is {self.run_folds}, but there are {self.folds} folds")
+        return self
+
+
+class Optimiser(_Section):
+    """How weights move."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    lr_trunk: float = Field(3e-4, gt=0, description="For the layers that were transferred.")
+    lr_head: float = Field(2e-3, gt=0, description="For the layers that start from nothing.")
+    momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
+    weight_decay: float = Field(0.02, ge=0)
+    clip_norm: float = Field(2.0, ge=0, description="Largest gradient norm; 0: not clipped.")
+    ema: float = Field(
+        0.98, ge=0, lt=1, description="Decay of the moving average of weights; 0: none."
+    )
+
+
+class Schedule(_Section):
+    """How learning rates change."""
+
+    kind: Literal["cosine", "step"] = "cosine"
+    step_epochs: int = Field(10, ge=1, description="step: rates fall after this many epochs.")
+    step_factor: float = Field(0.1, gt=0, le=1, description="step: by this factor.")
+    warmup_epochs: float = Field(1.0, ge=0, description="cosine: rates rise from nought.")
+    floor: float = Field(0.02, ge=0, le=1, description="cosine: share of the rate at the end.")
+
+
+class Borders(_Section):
+    """Shares of training views whose outside is black, mirrored, or background."""
+
+    zero: float = Field(0.6, ge=0)
+    reflect: float = Field(0.2, ge=0)
+    background: float = Field(0.2, ge=0)
+
+    def shares(self) -> tuple[float, float, float]:
+        """(zero, reflect, background), not normalised."""
+        return self.zero, self.reflect, self.background
+
+    @model_validator(mode="after")
+    def _something(self) -> Borders:
+        if sum(self.shares()) <= 0:
+            raise ValueError("all shares are zero")
+        return self
+
+
+class Augmentation(_Section):
+    """How views vary in training."""
+
+    angles: int = Field(0, ge=0, description="0: any angle; n: multiples of 360/n degrees.")
+    max_shift: float = Field(
+        10.0, ge=0, le=10, description="Pixels; also stands for clicks beside the centre."
+    )
+    scale: float = Field(0.1, ge=0, le=0.2, description="Zoom in or out by up to this share.")
+    stain: float = Field(
+        0.15, ge=0, le=1, description="Amounts of haematoxylin, eosin and rest vary by this share."
+    )
+    colour: float = Field(
+        0.2, ge=0, le=1, description="Brightness, contrast and saturation vary by this share."
+    )
+    hue: float = Field(0.03, ge=0, le=0.5, description="Hue turns by up to this share of a circle.")
+    borders: Borders = Borders()  # type: ignore[call-arg]
+    random_crop: bool = Field(True, description="227 of 256 px at random, or the middle.")
+
+
+class Auxiliary(_Section):
+    """Further targets of the same trunk in training; their heads are not kept."""
+
+    classes: float = Field(0.5, ge=0, description="Weight of the seven classes' cross-entropy.")
+    features: float = Field(
+        0.3, ge=0, description="Weight of the published sizes and brightnesses of the cell."
+    )
+    masks: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of telling nucleus and cell from background at each place of the "
+        "last feature map: teaches the size of the nucleus, which holds from slide to slide.",
+    )
+
+
+class Recipe(_Section):
+    """One training run.
+
+    Read with `read_recipe`; ``training/recipes/`` holds those of the project.
+    """
+
+    system: Literal["deeppap"] = "deeppap"
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Of the model that comes out."
+    )
+    data: Data = Data()  # type: ignore[call-arg]
+    network: Network = Network()  # type: ignore[call-arg]
+    split: Split = Split()  # type: ignore[call-arg]
+    optimiser: Optimiser = Optimiser()  # type: ignore[call-arg]
+    schedule: Schedule = Schedule()  # type: ignore[call-arg]
+    augmentation: Augmentation = Augmentation()  # type: ignore[call-arg]
+    auxiliary: Auxiliary = Auxiliary()  # type: ignore[call-arg]
+    epochs: int = Field(24, ge=1, le=1000)
+    views_per_epoch: tuple[int, int] = Field(
+        (1, 1), description="Views of a normal and of an abnormal cell in one epoch."
+    )
+    batch: int = Field(32, ge=1, le=4096)
+    balance: float = Field(
+        0.5, ge=0, le=1, description="Loss weights are (1/frequency) to this power; 1: equal say."
+    )
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    keep: Literal["last", "best"] = Field(
+        "last", description="best: the epoch of lowest validation loss (the paper's)."
+    )
+    threshold: Literal["balanced", "accuracy", "half"] = Field(
+        "accuracy",
+        description="balanced: best mean of sensitivity and specificity out of fold. accuracy: "
+        "most right out of fold. half: 0.5.",
+    )
+    evaluation: Literal["fast", "balanced", "paper"] = Field(
+        "balanced", description="Preset with which the reserve is scored."
+    )
+    fold_evaluation: Literal["fast", "rotations", "balanced", "paper"] = Field(
+        "rotations",
+        description="Views with which the folds are scored. rotations: the centre crop of each "
+        "of the ten rotations, and its mirror.",
+    )
+    evaluation_jitter: int = Field(
+        5, ge=0, le=20, description="Pixels by which centres are moved in the robustness numbers."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
+    seed: int = 0
+    budget_seconds: float | None = Field(
+        None, gt=0, description="Epochs shrink to fit; what was used is recorded."
+    )
+
+    @model_validator(mode="after")
+    def _at_least_one_view(self) -> Recipe:
+        if min(self.views_per_epoch) < 1:
+            raise ValueError("views_per_epoch must be at least 1 for either class")
+        return self
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Read and check a recipe.
+
+    Raises
+    ------
+    MissingFileError
+        No such file.
+    RecipeError
+        Not YAML, an unknown key, a value out of range; the sentence names the key.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFileError(f"There is no recipe {path}.")
+    if path.stat().st_size > 2**20:
+        raise RecipeError(f"{path} is larger than 1 MB and is not a recipe.")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        line = str(error).splitlines()[0]
+        raise RecipeError(f"{path} is not readable YAML ({line}).") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path} holds no recipe: its top level must be 'key: value' lines.")
+    return check_recipe(content, str(path))
+
+
+def check_recipe(content: dict[str, object], where: str) -> Recipe:
+    """Validate a recipe's content; `RecipeError` names the first key that is wrong."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the recipe"
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(f"{where}: there is no key '{key}' in a recipe.") from None
+        raise RecipeError(f"{where}: {key}: {first['msg']}.") from None
+
+
+def write_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe with every key, as it was used."""
+    path.write_text(
+        yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )

@@ -1,0 +1,111 @@
+"""Score labelled cells with a network, exactly as ``cellpath predict`` would.
+
+The windows, views and crops are the system's own functions; only the batches are larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from napari_cellpath.core.errors import JobCancelledError
+from napari_cellpath.core.geometry import edge_of_point
+from napari_cellpath.core.requests import FileImage
+from napari_cellpath.core.seeds import generator_for
+from napari_cellpath.core.vocabulary import Border, Preset
+from napari_cellpath.slides.windows import image_shape
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
+from napari_cellpath.systems.deeppap.predict import window_tensor
+from napari_cellpath.systems.deeppap.presets import CROPS, WINDOW, view_batches
+from napari_cellpath.systems.deeppap.views import ten_crops, views
+from training.datasets import CellRecord
+
+ScoredViews = Literal["fast", "rotations", "balanced", "paper"]
+"""A preset, or ``rotations``: the centre crop of its ten rotations, every second mirrored."""
+
+BATCH = 50
+VIEWS_AT_ONCE = 10
+_CENTRE_CROPS = (4, 9)
+
+
+def jittered_centre(record: CellRecord, jitter: int, seed: int) -> tuple[float, float]:
+    """A click beside the centre: off by up to ``jitter`` whole pixels in row and column.
+
+    Seeded by the cell's own centre, so it does not depend on which other cells are scored;
+    kept inside the image.
+    """
+    if jitter == 0:
+        return record.row, record.col
+    rng = generator_for(seed, *edge_of_point(record.row, record.col))
+    down, right = rng.integers(-jitter, jitter + 1, size=2)
+    height, width = image_shape(FileImage(str(record.image)))
+    return (
+        float(np.clip(record.row + down, 0, height - 1)),
+        float(np.clip(record.col + right, 0, width - 1)),
+    )
+
+
+def score_cells(
+    network: DeepPapNetwork,
+    records: Sequence[CellRecord],
+    *,
+    looked_at: ScoredViews = "balanced",
+    border: Border = Border.ZERO,
+    jitter: int = 0,
+    seed: int = 0,
+    should_stop: Callable[[], bool] | None = None,
+) -> NDArray[np.float64]:
+    """Mean class probabilities of each cell, (n, n_classes).
+
+    Parameters
+    ----------
+    network
+        In evaluation mode, on its device.
+    records
+        Cells.
+    looked_at
+        Which views and crops are averaged.
+    border
+        What stands outside the image.
+    jitter
+        Pixels by which centres are moved at random.
+    seed
+        Of the shifts (preset ``paper``) and of the jitter.
+    should_stop
+        Asked before every cell.
+
+    Raises
+    ------
+    JobCancelledError
+        ``should_stop`` said so.
+    """
+    preset = Preset.BALANCED if looked_at == "rotations" else Preset(looked_at)
+    device = next(network.parameters()).device
+    means = []
+    with torch.inference_mode():
+        for record in records:
+            if should_stop is not None and should_stop():
+                raise JobCancelledError("Scoring was cancelled.")
+            centre = edge_of_point(*jittered_centre(record, jitter, seed))
+            window = window_tensor(FileImage(str(record.image)), *centre, WINDOW // 2, border)
+            batches = view_batches(preset, generator_for(seed, *centre))
+            specs = [spec for batch in batches for spec in batch]
+            probabilities = []
+            for start in range(0, len(specs), VIEWS_AT_ONCE):
+                some = specs[start : start + VIEWS_AT_ONCE]
+                seen = network.normalise(views(window, some).to(device))
+                crops = ten_crops(seen)
+                if looked_at == "rotations":
+                    of_view = crops.unflatten(0, (-1, CROPS))
+                    crops = torch.stack(
+                        [of_view[k, _CENTRE_CROPS[k % 2]] for k in range(len(some))]
+                    )
+                for piece in crops.split(BATCH):
+                    logits = network(piece.contiguous(memory_format=torch.channels_last))
+                    probabilities.append(logits.double().softmax(dim=1).cpu())
+            means.append(torch.cat(probabilities).mean(dim=0).numpy())
+    return np.stack(means)
