@@ -1,6 +1,6 @@
 """How a nucleus looks, from the facts about it.
 
-Face: the score on one sequential, colour-blind safe map; gray without an answer, paler when
+Face: the score on one sequential, colour-blind safe map; gray without an answer, grayish when
 stale. Shape: a ring in the review band, a cross off the image, else a disc. Border: dark, or
 the colour of the class a person gave it. So colour says *how abnormal*, shape says *look here*
 and the border says *somebody decided*, and none of the three needs another to be read.
@@ -20,7 +20,8 @@ from napari_cellpath.bridge.conventions import PENDING_COLOUR
 from napari_cellpath.core.vocabulary import SCORE_COLOURS
 
 BORDER_COLOUR = "#1a1a1a"
-STALE_ALPHA = 0.35
+PLAIN_WIDTH = 0.08
+STALE_GRAY = 0.65  # how much of a stale score's colour is gray
 DISC, RING, CROSS = 0, 1, 2
 _NAMES = ("disc", "ring", "x")
 
@@ -57,7 +58,8 @@ def faces(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
     """Face colours (k, 4) of rows."""
     scores = np.where(table.outside[rows], np.nan, table.features["score"][rows])
     colours = score_colours(scores, table.scheme.threshold)
-    colours[table.features["stale"][rows], 3] = STALE_ALPHA
+    stale = table.features["stale"][rows]
+    colours[stale] = (1 - STALE_GRAY) * colours[stale] + STALE_GRAY * _PENDING
     return colours
 
 
@@ -70,7 +72,7 @@ def borders(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
 
 def border_widths(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
     """Border widths (k,) relative to the size: a correction has to be seen at a glance."""
-    return np.where(table.correction_code[rows] >= 0, 0.35, 0.12)
+    return np.where(table.correction_code[rows] >= 0, 0.35, PLAIN_WIDTH)
 
 
 def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:

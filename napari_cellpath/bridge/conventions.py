@@ -158,7 +158,7 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
         size=point_size(image, mpp),
         face_color=PENDING_COLOUR,
         border_color="#1a1a1a",
-        border_width=0.12,
+        border_width=0.08,
         symbol="disc",
         scale=image.scale,
         translate=image.translate,
@@ -167,7 +167,6 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
         affine=image.affine,
         units=image.units,
         axis_labels=image.axis_labels,
-        canvas_size_limits=(7, 10_000),
     )
 
 

@@ -84,7 +84,7 @@ def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: Image) 
     return len(rows)
 
 
-def command_line(request: NucleusRequest, points: str, out: str) -> str:
+def command_line(request: NucleusRequest, points: str, out: str, *, model: str) -> str:
     """The command that scores these points with these settings, quoted for a POSIX shell.
 
     Parameters
@@ -93,6 +93,8 @@ def command_line(request: NucleusRequest, points: str, out: str) -> str:
         Image, model and settings; its nuclei are read from ``points``.
     points, out
         CSV files to read and to write.
+    model
+        How the command names the model.
 
     Raises
     ------
@@ -105,7 +107,7 @@ def command_line(request: NucleusRequest, points: str, out: str) -> str:
             "TIFF or PNG and open that file, then a command can name it."
         )
     words = ["cellpath", "predict", "deeppap", request.image.path, "--points", points]
-    words += ["--out", out, "--views", str(request.preset), "--model", request.model]
+    words += ["--out", out, "--views", str(request.preset), "--model", model]
     words += ["--seed", str(request.seed)]
     if request.threshold is not None:
         words += ["--threshold", f"{request.threshold:g}"]

@@ -268,7 +268,7 @@ class NucleiLayer:
             if layer.border_color_mode == "direct":
                 if layer.current_border_color != appearance.BORDER_COLOUR:
                     layer.current_border_color = appearance.BORDER_COLOUR
-                layer.current_border_width = 0.12
+                layer.current_border_width = appearance.PLAIN_WIDTH
             layer.current_symbol = "disc"
 
     def _take_new_rows(self) -> None:

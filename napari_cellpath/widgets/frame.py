@@ -1,0 +1,112 @@
+"""The frame every dock of ours shares, top to bottom: what, do, how, job, result, correct, out.
+
+It knows no system: presets, classes and columns are told to it. It scrolls in a small dock and
+takes its colours from napari's theme, so nothing here names a colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtGui import QPalette
+from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_cellpath.widgets.outcome import CorrectSection, JobSection, OutSection, ResultSection
+from napari_cellpath.widgets.sections import ActionSection, MethodSection, SubjectSection
+from napari_cellpath.widgets.table import Column
+
+MARGIN = 10
+GAP = 10
+
+STYLE = """
+#cellpath-quiet { color: %(quiet)s; }
+#cellpath-primary { font-weight: 600; }
+#cellpath-primary:checked { border: 2px solid %(text)s; }
+#cellpath-more QPushButton { text-align: left; background-color: transparent; }
+#cellpath-keys { padding: 4px 9px; font-weight: 600; }
+#cellpath-rule { background-color: %(rule)s; padding: 0px; border: none; }
+"""
+
+
+class DockFrame(QWidget):
+    """The sections of a dock in one scrolling column.
+
+    Attributes
+    ----------
+    subject, action, method, job, result, correct, out
+        The sections; a dock connects to their signals and calls their setters.
+    """
+
+    def __init__(
+        self, primary: str, columns: Sequence[Column], parent: QWidget | None = None
+    ) -> None:
+        super().__init__(parent)
+        self.subject = SubjectSection()
+        self.action = ActionSection(primary)
+        self.method = MethodSection()
+        self.job = JobSection()
+        self.result = ResultSection(columns)
+        self.correct = CorrectSection()
+        self.out = OutSection()
+
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
+        column.setSpacing(GAP)
+        column.addWidget(self.subject)
+        column.addWidget(self.action)
+        column.addWidget(self.method)
+        column.addWidget(_rule())
+        column.addWidget(self.job)
+        column.addWidget(_rule())
+        column.addWidget(self.result, 1)
+        column.addWidget(self.correct)
+        column.addWidget(self.out)
+
+        self.scroll = QScrollArea()
+        self.scroll.setWidgetResizable(True)
+        self.scroll.setFrameShape(QFrame.Shape.NoFrame)
+        self.scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(self.scroll)
+        # Else napari pads the dock with empty space instead of giving it to the table.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self._colour_of_text = ""
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Wide enough for the table's first columns."""
+        return QSize(350, 640)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Small: what does not fit is scrolled to."""
+        return QSize(300, 160)
+
+    def follow_theme(self) -> None:
+        """Derive the few shades of our own from the theme's text colour."""
+        text = self.palette().color(QPalette.ColorRole.WindowText)
+        if text.name() == self._colour_of_text:
+            return
+        self._colour_of_text = text.name()
+        shade = f"rgba({text.red()}, {text.green()}, {text.blue()}, %d)"
+        self.method.follow_theme()
+        self.setStyleSheet(STYLE % {"quiet": shade % 175, "text": shade % 230, "rule": shade % 45})
+
+    def changeEvent(self, event: object) -> None:  # noqa: N802
+        """Follow a change of theme."""
+        super().changeEvent(event)
+        self.follow_theme()
+
+    def showEvent(self, event: object) -> None:  # noqa: N802
+        """Take the theme's colours once they are known."""
+        super().showEvent(event)
+        self.follow_theme()
+
+
+def _rule() -> QFrame:
+    rule = QFrame()
+    rule.setObjectName("cellpath-rule")
+    rule.setFixedHeight(1)
+    return rule

@@ -1,0 +1,108 @@
+"""One table of shortcuts, bound on our layers and shown on ``?``.
+
+They live on the layer because napari asks the active layer before the viewer: they work
+exactly while one of our layers is the active one and leave every other layer's keys alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from napari.layers import Layer
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
+
+MOST_CLASSES = 9
+
+
+@dataclass(frozen=True)
+class Shortcut:
+    """A key in napari's notation, the action it stands for, and what it does in words."""
+
+    key: str
+    action: str
+    does: str
+
+    @property
+    def shown(self) -> str:
+        """As people write it."""
+        return self.key.replace("-", "+")
+
+
+SHORTCUTS: tuple[Shortcut, ...] = (
+    Shortcut("Shift-S", "run", "Score everything that has no valid score"),
+    Shortcut("N", "next_doubtful", "Go to the next doubtful nucleus"),
+    Shortcut("Shift-N", "previous_doubtful", "Go to the previous doubtful nucleus"),
+    Shortcut("Shift-C", "accept", "Accept the call of the selected nuclei"),
+    *(
+        Shortcut(f"Alt-{n}", f"class_{n}", f"Selected nuclei are class {n}")
+        for n in range(1, MOST_CLASSES + 1)
+    ),
+)
+SHEET_KEY = "?"
+"""Not a layer key: napari's keymap cannot hold '?', so the dock has it as a Qt shortcut."""
+
+
+def shortcut_of(action: str) -> str:
+    """How the key of an action is shown on buttons and in tooltips; empty without one."""
+    return next((s.shown for s in SHORTCUTS if s.action == action), "")
+
+
+def bind(layer: Layer, actions: Mapping[str, Callable[[], None]]) -> Callable[[], None]:
+    """Bind every shortcut that has an action to a layer; returns a function that undoes it."""
+    bound = []
+    for shortcut in SHORTCUTS:
+        if shortcut.action in actions:
+            layer.bind_key(shortcut.key, _ignoring_layer(actions[shortcut.action]), overwrite=True)
+            bound.append(shortcut.key)
+
+    def unbind() -> None:
+        for key in bound:
+            layer.bind_key(key, None)
+
+    return unbind
+
+
+def _ignoring_layer(action: Callable[[], None]) -> Callable[[Layer], None]:
+    def on_key(_layer: Layer) -> None:
+        action()
+
+    return on_key
+
+
+class KeySheet(QDialog):
+    """The shortcuts on one sheet, with the classes by name."""
+
+    def __init__(self, classes: Sequence[str], parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setWindowTitle("Keys on the nuclei layer")
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(18, 16, 18, 16)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(18)
+        grid.setVerticalSpacing(6)
+        layout.addLayout(grid)
+        for row, (key, does) in enumerate(self.lines(classes)):
+            shown = QLabel(f"<b>{key}</b>")
+            shown.setTextFormat(Qt.TextFormat.RichText)
+            grid.addWidget(shown, row, 0)
+            grid.addWidget(QLabel(does), row, 1)
+        note = QLabel("They work while a nuclei layer is the active layer.")
+        note.setEnabled(False)
+        layout.addSpacing(6)
+        layout.addWidget(note)
+
+    @staticmethod
+    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+        """Key and meaning of every shortcut that does something with these classes."""
+        lines = []
+        for shortcut in SHORTCUTS:
+            if shortcut.action.startswith("class_"):
+                number = int(shortcut.action.removeprefix("class_"))
+                if number <= len(classes):
+                    lines.append((shortcut.shown, f"Selected nuclei are “{classes[number - 1]}”"))
+            else:
+                lines.append((shortcut.shown, shortcut.does))
+        return [*lines, ("Delete", "Forget the selected nuclei"), (SHEET_KEY, "This sheet")]

@@ -1,0 +1,89 @@
+"""How nuclei are scored and how scores are read: one frozen value, changed as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from napari_cellpath.bridge.columns import Scheme
+from napari_cellpath.core.requests import Image, Nucleus, NucleusRequest
+from napari_cellpath.core.vocabulary import Border, Preset
+from napari_cellpath.models import ModelEntry
+
+
+@dataclass(frozen=True)
+class Method:
+    """Model, preset, border and seed decide scores; threshold and review band only read them.
+
+    ``band_of_user`` is the review band of the user's preferences; None takes each model's own.
+    """
+
+    entry: ModelEntry | None = None
+    preset: Preset = Preset.BALANCED
+    border: Border = Border.ZERO
+    seed: int = 0
+    threshold: float = 0.5
+    band: float = 0.15
+    band_of_user: float | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the model's classes."""
+        return self.entry.info.class_names if self.entry else ()
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Colours of the model's classes."""
+        return tuple(c.colour for c in self.entry.info.classes) if self.entry else ()
+
+    @property
+    def called_by_threshold(self) -> bool:
+        """Whether the threshold decides the call; with more classes the largest mean does."""
+        return len(self.classes) == 2
+
+    @property
+    def name_for_command(self) -> str:
+        """How a command line names the model: by name and hash, else by folder."""
+        if self.entry is None:
+            return ""
+        by_name = self.entry.folder.name == self.entry.name
+        return self.entry.label if by_name else str(self.entry.folder)
+
+    def with_changes(self, **changes: Any) -> Method:
+        """Another method; with another model come its threshold and review band."""
+        changed = replace(self, **changes)
+        if "entry" not in changes or changed.entry is None:
+            return changed
+        info = changed.entry.info
+        band = info.review_band if self.band_of_user is None else self.band_of_user
+        return replace(changed, threshold=info.threshold, band=band)
+
+    def scheme(self, mpp: float | None) -> Scheme:
+        """How scores of an image with this pixel size are read."""
+        if self.entry is None:
+            return Scheme(threshold=self.threshold, band=self.band)
+        return Scheme(
+            model=self.entry.name,
+            classes=self.classes,
+            colours=self.colours,
+            abnormal=tuple(c.abnormal for c in self.entry.info.classes),
+            threshold=self.threshold,
+            band=self.band,
+            settings=(self.entry.label, str(self.preset), str(self.border), self.seed, mpp),
+        )
+
+    def request(self, image: Image, nuclei: Sequence[Nucleus]) -> NucleusRequest:
+        """The request that scores these nuclei, a first estimate of each before the rest."""
+        if self.entry is None:
+            raise ValueError("no model was chosen")
+        return NucleusRequest(
+            image=image,
+            nuclei=tuple(nuclei),
+            model=str(self.entry.folder),
+            preset=self.preset,
+            seed=self.seed,
+            threshold=self.threshold,
+            border=self.border,
+            first_estimate=True,
+        )

@@ -1,0 +1,85 @@
+"""A model in one line and in one tooltip: what it was trained on and how well it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from napari_cellpath.models import ModelEntry, ModelInfo
+
+_FIRST = ("reserve", "out_of_fold")  # set apart for good is the more honest measure
+_NAMES = {
+    "reserve": "set apart before training",
+    "out_of_fold": "of groups that the scoring model did not see",
+}
+
+
+def measures(info: ModelInfo) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Every reported measure with an accuracy: where it was taken, how, and the report."""
+    keys = sorted(info.metrics, key=lambda k: _FIRST.index(k) if k in _FIRST else len(_FIRST))
+    for place in keys:
+        report = info.metrics[place]
+        if not isinstance(report, Mapping):
+            continue
+        if "accuracy" in report:
+            yield place, "", report
+        for how, inner in report.items():
+            if isinstance(inner, Mapping) and "accuracy" in inner:
+                yield place, how, inner
+
+
+def headline(info: ModelInfo) -> str:
+    """The one measure that speaks for a model, in words."""
+    for place, _, report in measures(info):
+        return f"accuracy {_measure(report)} {_NAMES.get(place, f'({place})')}"
+    return "accuracy not measured"
+
+
+def tip(entry: ModelEntry) -> str:
+    """The card as a rich-text tooltip."""
+    info = entry.info
+    lines = [
+        f"<p><b>{escape(entry.label)}</b><br>{escape(info.architecture)}, {escape(info.system)}</p>"
+    ]
+    classes = ", ".join(escape(name) for name in info.class_names)
+    scale = f"{info.mpp:g} µm per pixel" if info.mpp else "pixel size not stated"
+    lines.append(f"<p>Classes: {classes}<br>{scale}; threshold {info.threshold:g}</p>")
+    rows = [
+        f"<tr><td>{escape(_NAMES.get(place, place))}"
+        f"{', ' + escape(how.replace('_', ' ')) if how else ''}&nbsp;&nbsp;</td>"
+        f"<td><b>{_measure(report)}</b></td></tr>"
+        for place, how, report in measures(info)
+    ]
+    if rows:
+        lines.append(f"<p>Measured accuracy</p><table>{''.join(rows)}</table>")
+    else:
+        lines.append("<p>Its accuracy has not been measured.</p>")
+    opening = _opening(entry.card)
+    if opening:
+        lines.append(f"<p>{escape(opening)}</p>")
+    if info.licence:
+        lines.append(f"<p>Licence: {escape(info.licence)}</p>")
+    return "".join(lines)
+
+
+def _measure(report: Mapping[str, Any]) -> str:
+    value = report.get("accuracy")
+    if not isinstance(value, int | float):
+        return "unknown"
+    text = f"{value:.2f}"
+    interval = report.get("accuracy_interval")
+    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in interval:
+        text += f" ({interval[0]:.2f} to {interval[1]:.2f})"
+    if report.get("n"):
+        text += f" on {report['n']} cells"
+    return text
+
+
+def _opening(card: str) -> str:
+    """First paragraph of prose of a Markdown card, shortened."""
+    for paragraph in card.replace("\r", "").split("\n\n"):
+        text = " ".join(paragraph.split())
+        if text and text[0] not in "#|-*<!>":
+            return text if len(text) <= 400 else text[:397] + "…"
+    return ""

@@ -1,0 +1,270 @@
+"""The frame's upper sections: what is analysed, what to do, and how.
+
+Views only: they tell the user's wishes by signal and show what they are told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QDoubleValidator
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible, QLabeledDoubleSlider
+from superqt.utils import signals_blocked
+
+SPACING = 6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of a combo box: what it stands for, what is shown, and its tooltip."""
+
+    value: Any
+    text: str
+    tip: str = ""
+
+
+def fill(combo: QComboBox, choices: Sequence[Choice], current: Any) -> None:
+    """Show these choices and this one chosen, without telling anybody."""
+    with signals_blocked(combo):
+        combo.clear()
+        for choice in choices:
+            combo.addItem(choice.text, choice.value)
+            combo.setItemData(combo.count() - 1, choice.tip, Qt.ItemDataRole.ToolTipRole)
+        values = [choice.value for choice in choices]
+        combo.setCurrentIndex(values.index(current) if current in values else -1)
+    combo.setToolTip(combo.currentData(Qt.ItemDataRole.ToolTipRole) or "")
+
+
+def form() -> QFormLayout:
+    """A two-column layout that lines up across sections."""
+    layout = QFormLayout()
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(SPACING)
+    layout.setLabelAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
+    layout.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+    return layout
+
+
+def caption(text: str) -> QLabel:
+    """The label of a form row, wide enough that fields of all sections start in one line."""
+    label = QLabel(text)
+    label.setFixedWidth(76)
+    return label
+
+
+def quiet(text: str = "") -> QLabel:
+    """A wrapped, dimmed sentence."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setObjectName("cellpath-quiet")
+    return label
+
+
+def narrow(combo: QComboBox) -> QComboBox:
+    """Let a combo box shrink below its longest entry: docks are small."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    combo.setMinimumContentsLength(8)
+    combo.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return combo
+
+
+class SubjectSection(QWidget):
+    """Image, model, and the size of a pixel."""
+
+    image_chosen = Signal(object)
+    model_chosen = Signal(str)
+    mpp_edited = Signal(object)
+    """float, or None when the field was cleared: take the image's own again."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(SPACING)
+        layout = form()
+        column.addLayout(layout)
+        self.image = narrow(QComboBox())
+        self.model = narrow(QComboBox())
+        self.mpp = QLineEdit()
+        self.mpp.setFixedWidth(74)
+        self.mpp.setPlaceholderText("?")
+        self.mpp.setToolTip(
+            "Micrometres per pixel. Type a value to override the image's own; clear the field "
+            "to take that again."
+        )
+        validator = QDoubleValidator(0.01, 100.0, 5, self)
+        validator.setNotation(QDoubleValidator.Notation.StandardNotation)
+        self.mpp.setValidator(validator)
+        self.mpp_origin = quiet()
+        scale = QHBoxLayout()
+        scale.setSpacing(SPACING)
+        scale.addWidget(self.mpp)
+        scale.addWidget(self.mpp_origin, 1)
+        layout.addRow(caption("Image"), self.image)
+        layout.addRow(caption("Model"), self.model)
+        layout.addRow(caption("µm / pixel"), scale)
+        self.accuracy = quiet()
+        column.addWidget(self.accuracy)  # not a form row: those clip wrapped text
+        self.image.activated.connect(lambda i: self.image_chosen.emit(self.image.itemData(i)))
+        self.model.activated.connect(self._on_model)
+        self.mpp.editingFinished.connect(self._on_mpp)
+
+    def set_images(self, choices: Sequence[Choice], current: Any) -> None:
+        """Show the images there are; none is a state of its own."""
+        fill(self.image, choices or [Choice(None, "no image open")], current)
+        self.image.setEnabled(bool(choices))
+
+    def set_models(self, choices: Sequence[Choice], current: str) -> None:
+        """Show the models there are."""
+        fill(self.model, choices or [Choice("", "no model found")], current)
+        self.model.setEnabled(bool(choices))
+
+    def set_scale(self, mpp: float | None, origin: str) -> None:
+        """Show the pixel size in effect and who says so."""
+        if not self.mpp.hasFocus():
+            self.mpp.setText("" if mpp is None else f"{mpp:.4g}")
+        self.mpp_origin.setText(origin)
+
+    def _on_model(self, index: int) -> None:
+        self.model.setToolTip(self.model.itemData(index, Qt.ItemDataRole.ToolTipRole) or "")
+        self.model_chosen.emit(str(self.model.itemData(index)))
+
+    def _on_mpp(self) -> None:
+        if not self.mpp.isModified():
+            return
+        self.mpp.setModified(False)
+        text = self.mpp.text().replace(",", ".").strip()
+        self.mpp_edited.emit(float(text) if text else None)
+
+
+class ActionSection(QWidget):
+    """One primary button, secondary ones beside it, and a sentence on what comes next."""
+
+    primary_toggled = Signal(bool)
+
+    def __init__(self, primary: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(SPACING)
+        self.primary = QPushButton(primary)
+        self.primary.setCheckable(True)
+        self.primary.setObjectName("cellpath-primary")
+        self.primary.setMinimumHeight(34)
+        layout.addWidget(self.primary)
+        self._others = QHBoxLayout()
+        self._others.setSpacing(SPACING)
+        layout.addLayout(self._others)
+        self.hint = quiet()
+        layout.addWidget(self.hint)
+        # clicked, not toggled: only the user's own press is a wish.
+        self.primary.clicked.connect(self.primary_toggled)
+
+    def add_secondary(self, text: str, tip: str) -> QPushButton:
+        """Add a button beside the others."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        self._others.addWidget(button)
+        return button
+
+    def set_hint(self, text: str) -> None:
+        """Say what to do next."""
+        self.hint.setText(text)
+        self.hint.setVisible(bool(text))
+
+
+class MethodSection(QWidget):
+    """A preset; thresholds, border and seed folded away."""
+
+    preset_chosen = Signal(str)
+    threshold_moved = Signal(float)
+    band_moved = Signal(float)
+    border_chosen = Signal(str)
+    seed_chosen = Signal(int)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(SPACING)
+        top = form()
+        layout.addLayout(top)
+        self.preset = narrow(QComboBox())
+        top.addRow(caption("Preset"), self.preset)
+
+        inner = QWidget()
+        rows = form()
+        rows.setContentsMargins(0, 4, 0, 2)
+        inner.setLayout(rows)
+        self.threshold = _slider(0.01, 0.99)
+        self.band = _slider(0.0, 0.5)
+        self.border = narrow(QComboBox())
+        self.seed = QSpinBox()
+        self.seed.setRange(0, 2**31 - 1)
+        self.seed.setToolTip("Base of the random views: the same seed gives the same numbers.")
+        self.threshold.setToolTip("Scores above it are called abnormal. Moving it scores nothing.")
+        self.band.setToolTip("Scores this near the threshold are doubtful and shown as rings.")
+        rows.addRow(caption("Threshold"), self.threshold)
+        rows.addRow(caption("Review ±"), self.band)
+        rows.addRow(caption("Border"), self.border)
+        rows.addRow(caption("Seed"), self.seed)
+        self.more = QCollapsible("More settings")
+        self.more.setObjectName("cellpath-more")
+        self.more.setDuration(0)
+        self.more.layout().setContentsMargins(0, 0, 0, 0)
+        self.more.addWidget(inner)
+        self.more.collapse(animate=False)
+        layout.addWidget(self.more)
+
+        self.preset.activated.connect(self._on_preset)
+        self.border.activated.connect(lambda i: self.border_chosen.emit(self.border.itemData(i)))
+        self.threshold.valueChanged.connect(self.threshold_moved)
+        self.band.valueChanged.connect(self.band_moved)
+        self.seed.setKeyboardTracking(False)  # a seed typed digit by digit is one seed
+        self.seed.valueChanged.connect(self.seed_chosen)
+
+    def follow_theme(self) -> None:
+        """Draw the arrow of the fold in the theme's text colour; superqt keeps it as an icon."""
+        self.more.setCollapsedIcon("▸")
+        self.more.setExpandedIcon("▾")
+
+    def set_presets(self, choices: Sequence[Choice], current: str) -> None:
+        """Show the presets there are."""
+        fill(self.preset, choices, current)
+
+    def set_borders(self, choices: Sequence[Choice], current: str) -> None:
+        """Show what may stand where a patch leaves the image."""
+        fill(self.border, choices, current)
+
+    def set_reading(self, threshold: float, band: float) -> None:
+        """Show a threshold and band that were set elsewhere."""
+        with signals_blocked(self.threshold), signals_blocked(self.band):
+            self.threshold.setValue(threshold)
+            self.band.setValue(band)
+
+    def _on_preset(self, index: int) -> None:
+        self.preset.setToolTip(self.preset.itemData(index, Qt.ItemDataRole.ToolTipRole) or "")
+        self.preset_chosen.emit(str(self.preset.itemData(index)))
+
+
+def _slider(low: float, high: float) -> QLabeledDoubleSlider:
+    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    slider.setRange(low, high)
+    slider.setSingleStep(0.01)
+    slider.setDecimals(2)
+    return slider

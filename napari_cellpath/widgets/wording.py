@@ -1,0 +1,74 @@
+"""The nuclei dock's sentences: what there is, what one nucleus is, what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.models import ModelEntry
+from napari_cellpath.widgets import model_card
+
+
+def nuclei(count: int) -> str:
+    """A number of nuclei."""
+    return "1 nucleus" if count == 1 else f"{count:,} nuclei"
+
+
+def summary(layer: NucleiLayer, unscored: int, stale: int) -> str:
+    """All nuclei of a layer on one line, rich text; what is zero is left out."""
+    table = layer.table
+    if not len(layer):
+        return "No nuclei yet."
+    by_class = zip(table.scheme.classes, layer.counts(), strict=True)
+    parts = [f"<b>{nuclei(len(layer))}</b>"]
+    parts += [f"{count} {escape(name)}" for name, count in by_class if count]
+    for count, word in (
+        (len(layer.doubtful()), "doubtful"),
+        (int((table.features["correction"] != "").sum()), "decided by you"),
+        (unscored, "not scored"),
+        (stale, "stale"),
+        (int(table.outside.sum()), "off the image"),
+    ):
+        if count:
+            parts.append(f"{count} {word}")
+    return " · ".join(parts)
+
+
+def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None) -> str:
+    """The selected nucleus: its score, how sure it is, and which model gave it. Rich text."""
+    if len(selected) != 1:
+        return f"{nuclei(len(selected))} selected." if selected else ""
+    table = layer.table
+    row = int(table.rows(selected)[0])
+    call = table.call_of(selected[0])
+    if table.outside[row]:
+        return "Off the image: not scored."
+    if call is None:
+        return "Being scored…" if table.pending[row] else "Not scored."
+    text = (
+        f"<b>{escape(call.label) or 'no call'}</b>, score {call.score:.3f} ± {call.std:.3f} "
+        f"over {call.n_views} inputs by {escape(call.model)}"
+    )
+    if entry is not None and call.model == entry.label:
+        text += f" ({escape(model_card.headline(entry.info))})"
+    if table.features["stale"][row]:
+        text += "; <b>stale</b>: moved, or made with other settings"
+    elif not table.final[row]:
+        text += "; still being refined"
+    if call.flags:
+        text += f"; note: {escape(', '.join(call.flags))}"
+    return text + "."
+
+
+def hint(clicking: bool, *, has_image: bool, has_model: bool, has_nuclei: bool) -> str:
+    """What to do next."""
+    if not has_image:
+        return "Open an image: drop a file on the window, or File · Open Sample · Cellpath."
+    if not has_model:
+        return "No model is chosen. ‘cellpath models list’ shows which there are."
+    if clicking:
+        return "Click the middle of a nucleus. Drag the canvas to move, scroll to zoom."
+    if has_nuclei:
+        return "Click a nucleus to see its score, drag it to score it anew, Delete forgets it."
+    return "Press the button, then click nuclei on the image."
