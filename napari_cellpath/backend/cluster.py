@@ -75,11 +75,11 @@ class Connection:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
-        for task in asyncio.all_tasks(self._loop):
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
             task.cancel()
-        # One more turn, in which they take note of it.
-        self._loop.call_soon(self._loop.stop)
-        self._loop.run_forever()
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left, timeout=0.2))
         self._loop.close()
 
     def open(self) -> None:
@@ -100,12 +100,11 @@ class Connection:
             ) from error
 
     async def _open(self) -> None:
-        from distributed import Client
-
+        from napari_cellpath.backend._client import OneConnectionClient
         from napari_cellpath.backend.worker import NOTICE_TOPIC
 
         # Not the default client: other plugins' Dask arrays are not to be computed on it.
-        self._client = await Client(
+        self._client = await OneConnectionClient(
             self.address,
             security=self._security,
             set_as_default=False,
@@ -191,7 +190,7 @@ class Connection:
         """Close the client and end the thread; gives up politeness after ``timeout``."""
         if self._loop.is_closed():
             return
-        closing = self.call(self._close(timeout))
+        closing = self.call(self._close(0.8 * timeout))
         with suppress(Exception):
             closing.result(timeout)
         with suppress(RuntimeError):
@@ -202,8 +201,10 @@ class Connection:
     async def _close(self, timeout: float) -> None:
         if self._client is not None:
             # Or the scheduler complains that it cannot tell us of our own leaving.
-            self._client.unsubscribe_topic("all")
-            await self._client.close(timeout=timeout)
+            if self._client.status == "running":
+                self._client.unsubscribe_topic("all")
+            with suppress(TimeoutError):
+                await self._client.close(timeout=timeout)
 
 
 class Link:

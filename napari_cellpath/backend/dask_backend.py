@@ -31,7 +31,7 @@ from napari_cellpath.backend.job import Job, JobState, Listener, WorkerStatus
 from napari_cellpath.backend.schedule import RunningJob, Schedule, Ticket
 from napari_cellpath.core.errors import BackendError, CellpathError, JobCancelledError
 from napari_cellpath.core.vocabulary import Priority, System
-from napari_cellpath.systems.protocol import ModelRef, Plan, make_plan
+from napari_cellpath.systems.protocol import ModelRef, Plan, entry, load_object, make_plan
 
 if TYPE_CHECKING:
     from napari_cellpath.backend.worker import TaskFailure
@@ -219,6 +219,7 @@ class DaskBackend:
 
         try:
             found = find_model(model)
+            load_object(entry(found.info.system).plan)  # a second, else paid by the first request
         except CellpathError as error:
             log.warning("No warm-up: %s", error)  # a request for it will say so to the user
             return

@@ -6,11 +6,14 @@ out once, and it never lets the batch composition depend on anything but the tas
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -169,6 +172,7 @@ class Engine:
             torch.cuda.empty_cache()
         elif self._choice.device.type == "mps":
             torch.mps.empty_cache()
+        _return_freed_pages()
 
     def status(self) -> WorkerStatus:
         """What this process holds and computes with."""
@@ -234,6 +238,13 @@ class BatchedForward:
             torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bf16),
         ):
             return module(part)
+
+
+def _return_freed_pages() -> None:
+    """Hand what malloc keeps back to the system; the worker's malloc is told to keep a lot."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # no glibc, no such function
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _out_of_memory(error: BaseException) -> bool:

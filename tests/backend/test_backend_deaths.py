@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -64,8 +65,13 @@ def test_a_worker_that_dies_idle_is_replaced(backend: DaskBackend, notices: list
     assert notices == [RESTARTED]
 
 
-def test_a_killed_launcher_is_replaced(backend: DaskBackend, notices: list[str]) -> None:
-    """After SIGKILL of the launcher its worker goes too, and requests run on a new one."""
+def test_a_killed_launcher_is_replaced(
+    backend: DaskBackend, notices: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """After SIGKILL of the launcher its worker goes too, and requests run on a new one.
+
+    The user reads our one sentence, and no traceback of Dask's.
+    """
     before = family(backend)
     job = backend.submit(bulk(0.2, 10))
     wait_for(lambda: job.progress > 0.1)
@@ -75,6 +81,7 @@ def test_a_killed_launcher_is_replaced(backend: DaskBackend, notices: list[str])
     wait_for(lambda: gone(before), 5)
     (now,) = backend.submit(request(Step("square", 3))).result(5)
     assert now == 9
+    assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
 def test_a_poisonous_task_fails_alone(backend: DaskBackend, notices: list[str]) -> None:
