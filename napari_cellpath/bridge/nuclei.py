@@ -23,7 +23,7 @@ import numpy as np
 from napari.layers import Image, Points
 from napari.layers.base import ActionType
 from numpy.typing import NDArray
-from psygnal import Signal
+from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import appearance
 from napari_cellpath.bridge.columns import NucleusTable, Rows, Scheme
@@ -63,8 +63,10 @@ class NucleiLayer:
     """Uids that are no more."""
     rows_changed = Signal(object)
     """Rows whose facts changed, (k,) int array."""
+    rows_added = Signal()
+    """Rows were added at the end."""
     rows_reset = Signal()
-    """Rows were added or removed."""
+    """Rows were removed, or are others than before."""
     selection_changed = Signal()
     notice = Signal(str)
     """A sentence for the user."""
@@ -103,8 +105,10 @@ class NucleiLayer:
         for event in _transform_events(self.image):
             event.disconnect(self._on_image_moved)
         self.image.events.name.disconnect(self._on_image_renamed)
-        for signal in (self.scoring_requested, self.forgotten, self.rows_changed,
-                       self.rows_reset, self.selection_changed, self.notice):  # fmt: skip
+        for signal in (
+            self.scoring_requested, self.forgotten, self.rows_changed, self.rows_added,
+            self.rows_reset, self.selection_changed, self.notice,
+        ):  # fmt: skip
             signal.disconnect()
 
     # What is known.
@@ -275,7 +279,7 @@ class NucleiLayer:
         new = np.array(self.layer.data[len(self.table) :], dtype=float)
         rows = self.table.append(new)
         self._place(rows)
-        self._push(rows, reset=True)
+        self._push(rows, tell=self.rows_added)
         outside = int(self.table.outside[rows].sum())
         if outside:
             self._tell_outside(outside)
@@ -314,7 +318,7 @@ class NucleiLayer:
         order[~is_new], order[is_new] = np.arange(len(kept)), fresh
         table.keep(order)
         self._place(np.arange(len(table)))
-        self._push(np.arange(len(table)), reset=True)
+        self._push(np.arange(len(table)), tell=self.rows_reset)
         if gone:
             self.forgotten.emit(gone)
         new = [str(u) for u in table.uids[is_new & ~table.outside]]
@@ -361,13 +365,13 @@ class NucleiLayer:
         table.pending[rows] &= inside
         table.mark(rows)
 
-    def _push(self, rows: Rows, *, reset: bool = False) -> None:
+    def _push(self, rows: Rows, *, tell: SignalInstance | None = None) -> None:
         """Write rows into napari's feature table, look and, once, its events."""
         if len(rows):
             self._write_features(rows)
             self._repaint(rows)
-        if reset:
-            self.rows_reset.emit()
+        if tell is not None:
+            tell.emit()
         elif len(rows):
             self.rows_changed.emit(rows)
 

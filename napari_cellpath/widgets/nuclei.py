@@ -216,6 +216,7 @@ class NucleiDock(QWidget):
         session.images_changed.connect(self._show_images)
         session.subject_changed.connect(self._show_subject)
         session.nuclei_changed.connect(self._show_nuclei)
+        session.rows_added.connect(self._show_added)
         session.rows_changed.connect(self._show_rows)
         session.reading_changed.connect(self._show_reading)
         session.selection_changed.connect(self._show_selection)
@@ -269,6 +270,13 @@ class NucleiDock(QWidget):
         else:
             self.frame.result.table.reset_rows(len(nuclei), nuclei.layer.selected_data)
         self._show_facts()
+
+    @timed
+    def _show_added(self) -> None:
+        nuclei = self.session.nuclei
+        if nuclei is not None:
+            self.frame.result.table.append_rows(len(nuclei))
+            self._show_facts()
 
     @timed
     def _show_rows(self, rows: Any) -> None:

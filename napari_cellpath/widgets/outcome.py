@@ -64,17 +64,23 @@ class JobSection(QWidget):
     def set_running(self, text: str, progress: float, seconds_left: float | None) -> None:
         """Show what runs, how far it is (0..1), and how long it will take."""
         left = "" if seconds_left is None else f" · {remaining(seconds_left)} left"
-        self.bar.setValue(round(progress * 1000))
-        self.bar.setFormat(f"{text}{left}")
+        self._set_bar(round(progress * 1000), f"{text}{left}")
         self.bar.setEnabled(True)
         self.cancel.setEnabled(True)
 
     def set_idle(self, text: str = "Nothing running") -> None:
         """Show that nothing runs."""
-        self.bar.setValue(0)
-        self.bar.setFormat(text)
+        self._set_bar(0, text)
         self.bar.setEnabled(False)
         self.cancel.setEnabled(False)
+
+    def _set_bar(self, value: int, text: str) -> None:
+        # QProgressBar repaints the whole window at once, canvas included (20 to 250 ms); with
+        # updates off it only notes that it has to be painted in the next round.
+        self.bar.setUpdatesEnabled(False)
+        self.bar.setFormat(text)
+        self.bar.setValue(value)
+        self.bar.setUpdatesEnabled(True)
 
     def set_message(self, text: str) -> None:
         """Show the last thing that went wrong or was noticed; empty clears it."""

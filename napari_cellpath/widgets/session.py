@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer, Points
-from psygnal import Signal
+from psygnal import Signal, SignalInstance
 
 from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import conventions, export
@@ -51,7 +51,9 @@ class NucleiSession:
     subject_changed = Signal()
     """Another image, model or pixel size is current."""
     nuclei_changed = Signal()
-    """Another nuclei layer is current, or rows were added or removed."""
+    """Another nuclei layer is current, or its rows are others than before."""
+    rows_added = Signal()
+    """The current nuclei layer has more rows, at the end."""
     rows_changed = Signal(object)
     reading_changed = Signal()
     """Threshold, review band or classes changed."""
@@ -328,7 +330,8 @@ class NucleiSession:
         nuclei.scoring_requested.connect(lambda uids: self.inquiry.ask(nuclei, uids))
         nuclei.forgotten.connect(self.inquiry.forget)
         nuclei.rows_changed.connect(lambda rows: self._on_rows(nuclei, rows))
-        nuclei.rows_reset.connect(lambda: self._on_rows(nuclei, None))
+        nuclei.rows_added.connect(lambda: self._on_shape(nuclei, self.rows_added))
+        nuclei.rows_reset.connect(lambda: self._on_shape(nuclei, self.nuclei_changed))
         nuclei.selection_changed.connect(lambda: self._on_selection(nuclei))
         nuclei.notice.connect(lambda text: self.told.emit("warning", text))
         layer.events.mode.connect(self._on_mode)
@@ -347,10 +350,11 @@ class NucleiSession:
 
     def _on_rows(self, nuclei: NucleiLayer, rows: Any) -> None:
         if nuclei is self.nuclei:
-            if rows is None:
-                self.nuclei_changed.emit()
-            else:
-                self.rows_changed.emit(rows)
+            self.rows_changed.emit(rows)
+
+    def _on_shape(self, nuclei: NucleiLayer, signal: SignalInstance) -> None:
+        if nuclei is self.nuclei:
+            signal.emit()
 
     def _on_selection(self, nuclei: NucleiLayer) -> None:
         if nuclei is self.nuclei:

@@ -100,6 +100,17 @@ class ColumnsModel(QAbstractTableModel):
         self._take_order(count)
         self.endResetModel()
 
+    def append_rows(self, count: int) -> None:
+        """Take up rows added at the end; they stay at the end until sorted again."""
+        start = len(self._order)
+        if count <= start:
+            return
+        self.beginInsertRows(QModelIndex(), start, count - 1)
+        added = np.arange(start, count)
+        self._order = np.concatenate((self._order, added))
+        self._place = np.concatenate((self._place, added))
+        self.endInsertRows()
+
     def _take_order(self, count: int) -> None:
         self._order = self._arrange(count)
         self._place = np.empty(count, dtype=np.intp)
@@ -146,13 +157,14 @@ class CellTable(QTableView):
     row_entered = Signal(int)
     """Row the user went to, by mouse or keyboard: show it."""
 
-    MOST_SYNCED = 2000  # selecting more rows one by one would take longer than it helps
+    MOST_RANGES = 200  # a selection in more pieces takes Qt longer than it helps anybody
 
     def __init__(self, columns: Sequence[Column], parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.columns = ColumnsModel(columns, self)
         self.setModel(self.columns)
         self._following = False
+        self._followed: list[int] = []
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -171,6 +183,7 @@ class CellTable(QTableView):
         header.setStretchLastSection(True)
         header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
         self.setSortingEnabled(True)
+        self.columns.layoutChanged.connect(self._on_sorted)
         for number, column in enumerate(self.columns.columns):
             self.setColumnWidth(number, column.width)
         self.setMinimumHeight(120)
@@ -185,20 +198,22 @@ class CellTable(QTableView):
             self.columns.reset_rows(count)
         finally:
             self._following = False
+        self._followed = []
         self.follow(selected)
 
     def follow(self, rows: Iterable[int]) -> None:
         """Show the layer's selection; nothing is told back."""
         places = sorted(p for row in rows if (p := self.columns.place_of(row)) >= 0)
-        shown = sorted(index.row() for index in self.selectionModel().selectedRows())
-        if places == shown or len(places) > self.MOST_SYNCED:
+        if places == self._followed:
             return
+        self._followed = places
+        ranges = _ranges(places)
         self._following = True
         try:
             selection = QItemSelection()
             last = self.columns.columnCount() - 1
-            for place in places:
-                selection.select(self.columns.index(place, 0), self.columns.index(place, last))
+            for first, end in ranges if len(ranges) <= self.MOST_RANGES else ():
+                selection.select(self.columns.index(first, 0), self.columns.index(end, last))
             model = self.selectionModel()
             model.select(selection, QItemSelectionModel.SelectionFlag.ClearAndSelect)
             if places:
@@ -208,12 +223,30 @@ class CellTable(QTableView):
         finally:
             self._following = False
 
+    def append_rows(self, count: int) -> None:
+        """Take up rows added at the end."""
+        self.columns.append_rows(count)
+
+    def _on_sorted(self) -> None:
+        self._followed = sorted(index.row() for index in self.selectionModel().selectedRows())
+
     def _on_selection(self, *_: Any) -> None:
         if not self._following:
-            places = (index.row() for index in self.selectionModel().selectedRows())
-            self.selection_made.emit([self.columns.row_at(place) for place in places])
+            self._followed = sorted(index.row() for index in self.selectionModel().selectedRows())
+            self.selection_made.emit([self.columns.row_at(place) for place in self._followed])
 
     def _on_current(self, current: QModelIndex, _previous: QModelIndex) -> None:
         # Arrow keys; a mouse press comes again as `clicked`, which also jumps on the same row.
         if not self._following and current.isValid() and self.hasFocus():
             self.row_entered.emit(self.columns.row_at(current.row()))
+
+
+def _ranges(places: Sequence[int]) -> list[tuple[int, int]]:
+    """Sorted places as runs without gaps, (first, last) each."""
+    ranges: list[tuple[int, int]] = []
+    for place in places:
+        if ranges and place == ranges[-1][1] + 1:
+            ranges[-1] = (ranges[-1][0], place)
+        else:
+            ranges.append((place, place))
+    return ranges

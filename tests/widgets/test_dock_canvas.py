@@ -264,10 +264,10 @@ def test_main_thread_stays_free_at_1000_nuclei(stage):
     session.nuclei.add(rng.uniform((0, 0), (199, 299), (1000, 2)))
     stage.wait(stage.all_final, timeout=20000)
     timing.reset()
-    for n in range(25):
-        stage.click(20 + 6 * n, 40 + 8 * n)
+    for n in range(12):
+        stage.click(20 + 12 * n, 40 + 16 * n)
         QApplication.processEvents()
-    stage.wait(lambda: len(stage.nuclei) == 1025 and stage.all_final(), timeout=20000)
+    stage.wait(lambda: len(stage.nuclei) == 1012 and stage.all_final(), timeout=20000)
     for n in range(10):
         session.select([str(stage.nuclei.table.uids[n])])
         session.correct("abnormal")

@@ -1,0 +1,171 @@
+"""The demonstration: nuclei clicked in a real napari window, answered, exported, compared.
+
+It drives the dock as a person does: the canvas is clicked with the mouse, the answer is waited
+for, the table is exported. What it reports was measured in this very run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+import numpy as np
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_cellpath.backend import connect
+from napari_cellpath.core.errors import BackendError
+from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
+from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
+from napari_cellpath.models import find_model
+from napari_cellpath.models.registry import DEFAULT_MODELS
+from napari_cellpath.samples.scene import Scene, demo_scene
+from napari_cellpath.widgets.nuclei import NucleiDock
+
+PATIENCE = 180.0  # seconds; the first answer includes starting the process and loading torch
+
+
+def run_demonstration(out: Path, n_cells: int = 12, keep_open: bool = False) -> dict[str, Any]:
+    """Click, wait, export; screenshots and ``nuclei.csv`` into ``out``.
+
+    Parameters
+    ----------
+    out
+        An existing folder.
+    n_cells
+        How many cells to click.
+    keep_open
+        Leave the window open until the user closes it.
+
+    Returns
+    -------
+    dict
+        What happened, with ``lines`` for the terminal.
+    """
+    entry = find_model(DEFAULT_MODELS[System.DEEPPAP])
+    scene = demo_scene(entry.info.reserve, n_cells)
+    path = scene.save(out / ("reserve-cells.ome.tif" if scene.real else "generated-field.ome.tif"))
+    viewer = napari.Viewer(title="napari-cellpath demonstration")
+    viewer.window.resize(1560, 940)
+    viewer.open(str(path), plugin="napari-cellpath")
+    _, dock = viewer.window.add_plugin_dock_widget("napari-cellpath", "Nuclei")
+    viewer.reset_view()
+    dock.session.set_clicking(True)
+    _until(lambda: dock.session.source is not None, "the image was looked into")
+    _settle(1.5)
+
+    nuclei = dock.session.nuclei
+    started = time.perf_counter()
+    first_seen = 0.0
+    for centre in scene.centres[:n_cells]:
+        _click(viewer, nuclei.layer.data_to_world(centre))
+        _settle(0.05)
+    if len(nuclei) != min(n_cells, len(scene.centres)):
+        raise BackendError(f"{len(nuclei)} of {n_cells} clicks arrived on the canvas.")
+    _until(lambda: bool(np.isfinite(scores_of(dock)).any()), "a first estimate")
+    first_seen = time.perf_counter() - started
+    viewer.screenshot(str(out / "first-estimates.png"), canvas_only=False, flash=False)
+    _until(lambda: not dock.session.inquiry.waiting and not len(dock.session.inquiry.jobs)
+           and bool(np.isfinite(scores_of(dock)).all()), "all answers")  # fmt: skip
+    all_seen = time.perf_counter() - started
+    dock.session.set_clicking(False)
+    most_abnormal = int(np.argmax(scores_of(dock)))
+    dock.session.select([str(nuclei.table.uids[most_abnormal])])
+    _settle(0.5)
+    viewer.screenshot(str(out / "scored-nuclei.png"), canvas_only=False, flash=False)
+    dock.export_to(str(out / "nuclei.csv"))
+
+    report = _report(scene, dock, path, entry.label)
+    report |= {
+        "first_estimate_s": round(first_seen, 2),
+        "all_answers_s": round(all_seen, 2),
+    }
+    report["lines"] = _lines(report, scene, out)
+    if keep_open:
+        napari.run()
+    viewer.close()
+    return report
+
+
+def scores_of(dock: NucleiDock) -> np.ndarray:
+    """Scores on the dock's layer, NaN where none has come yet."""
+    return np.asarray(dock.session.nuclei.table.features["score"], dtype=float)
+
+
+def _click(viewer: napari.Viewer, world: Any) -> None:
+    """Press and release the left button on the canvas at a world position."""
+    canvas = viewer.window._qt_viewer.canvas  # napari has no public handle on the canvas
+    x, y = canvas.view.scene.transform.map([world[-1], world[-2], 0, 1])[:2]
+    QTest.mouseClick(
+        canvas.native, Qt.MouseButton.LeftButton, pos=QPoint(round(float(x)), round(float(y)))
+    )
+
+
+def _settle(seconds: float) -> None:
+    """Let Qt work for a while."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        QApplication.processEvents()
+        time.sleep(0.005)
+
+
+def _until(done: Callable[[], bool], what: str) -> None:
+    end = time.perf_counter() + PATIENCE
+    while not done():
+        if time.perf_counter() > end:
+            raise BackendError(f"The demonstration waited {PATIENCE:.0f} s in vain for {what}.")
+        _settle(0.02)
+
+
+def _report(scene: Scene, dock: NucleiDock, path: Path, model: str) -> dict[str, Any]:
+    """Compare what the window shows with the labels, and with plain Python."""
+    nuclei = dock.session.nuclei
+    method = dock.session.method
+    positions = np.asarray(nuclei.layer.data)
+    asked = tuple(Nucleus(r, c, uid=str(u)) for (r, c), u in zip(positions, nuclei.table.uids,
+                                                                 strict=True))  # fmt: skip
+    backend = connect(inline=True)
+    request = NucleusRequest(
+        FileImage(str(path)), asked, str(method.entry.folder), method.preset, method.seed,
+        method.threshold, method.border,
+    )  # fmt: skip
+    again = backend.submit(request).result()
+    backend.close()
+    shown = scores_of(dock)
+    called = shown > method.threshold
+    truth = scene.abnormal[: len(shown)]
+    cells = [
+        {"cell": name, "truth": "abnormal" if is_abnormal else "normal", "score": float(score)}
+        for name, is_abnormal, score in zip(scene.names, truth, shown, strict=False)
+    ]
+    return {
+        "scene": scene.title,
+        "model": model,
+        "preset": str(method.preset),
+        "precision": again[0].precision,
+        "cells": cells,
+        "agree_with_label": int((called == truth).sum()),
+        "n": len(shown),
+        "largest_difference_to_python": float(
+            max(abs(a.score - s) for a, s in zip(again, shown, strict=True))
+        ),
+    }
+
+
+def _lines(report: dict[str, Any], scene: Scene, out: Path) -> list[str]:
+    kind = "label" if scene.real else "generated label"
+    return [
+        f"Scene: {scene.title}.",
+        f"{report['n']} nuclei clicked; first estimate after {report['first_estimate_s']} s "
+        f"(start of the inference process included), all answers after {report['all_answers_s']} s.",
+        f"{report['agree_with_label']} of {report['n']} calls agree with the {kind} "
+        f"(model {report['model']}).",
+        "Largest difference between the window's scores and plain Python: "
+        f"{report['largest_difference_to_python']:.1e}.",
+        f"Screenshots, table and report: {out}/scored-nuclei.png, nuclei.csv, report.json.",
+        RESEARCH_ONLY,
+    ]
