@@ -6,6 +6,10 @@ for, the table is exported. What it reports was measured in this very run.
 
 from __future__ import annotations
 
+import csv
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +21,7 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
-from napari_cellpath.backend import connect
 from napari_cellpath.core.errors import BackendError
-from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
@@ -79,7 +81,7 @@ def run_demonstration(out: Path, n_cells: int = 12, keep_open: bool = False) -> 
     viewer.screenshot(str(out / "scored-nuclei.png"), canvas_only=False, flash=False)
     dock.export_to(str(out / "nuclei.csv"))
 
-    report = _report(scene, dock, path, entry.label)
+    report = _report(scene, dock, out, entry.label)
     report |= {
         "first_estimate_s": round(first_seen, 2),
         "all_answers_s": round(all_seen, 2),
@@ -121,20 +123,9 @@ def _until(done: Callable[[], bool], what: str) -> None:
         _settle(0.02)
 
 
-def _report(scene: Scene, dock: NucleiDock, path: Path, model: str) -> dict[str, Any]:
-    """Compare what the window shows with the labels, and with plain Python."""
-    nuclei = dock.session.nuclei
+def _report(scene: Scene, dock: NucleiDock, out: Path, model: str) -> dict[str, Any]:
+    """Compare what the window shows with the labels, and with the command line."""
     method = dock.session.method
-    positions = np.asarray(nuclei.layer.data)
-    asked = tuple(Nucleus(r, c, uid=str(u)) for (r, c), u in zip(positions, nuclei.table.uids,
-                                                                 strict=True))  # fmt: skip
-    backend = connect(inline=True)
-    request = NucleusRequest(
-        FileImage(str(path)), asked, str(method.entry.folder), method.preset, method.seed,
-        method.threshold, method.border,
-    )  # fmt: skip
-    again = backend.submit(request).result()
-    backend.close()
     shown = scores_of(dock)
     called = shown > method.threshold
     truth = scene.abnormal[: len(shown)]
@@ -142,30 +133,44 @@ def _report(scene: Scene, dock: NucleiDock, path: Path, model: str) -> dict[str,
         {"cell": name, "truth": "abnormal" if is_abnormal else "normal", "score": float(score)}
         for name, is_abnormal, score in zip(scene.names, truth, shown, strict=False)
     ]
+    by_command = _scores_by_command(dock, out)
     return {
         "scene": scene.title,
         "model": model,
         "preset": str(method.preset),
-        "precision": again[0].precision,
         "cells": cells,
         "agree_with_label": int((called == truth).sum()),
         "n": len(shown),
-        "largest_difference_to_python": float(
-            max(abs(a.score - s) for a, s in zip(again, shown, strict=True))
-        ),
+        "largest_difference_to_command_line": float(np.abs(by_command - shown).max()),
     }
+
+
+def _scores_by_command(dock: NucleiDock, out: Path) -> np.ndarray:
+    """Run the command that *Copy command* gives, in a process of its own."""
+    table = out / "command-line.csv"
+    command = shlex.split(dock.session.command(str(out / "nuclei.csv"), str(table)))
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_cellpath.cli", *command[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BackendError(f"'{shlex.join(command)}' failed: {done.stderr.strip()}")
+    with table.open(newline="", encoding="utf-8") as file:
+        return np.array([float(row["score"]) for row in csv.DictReader(file)])
 
 
 def _lines(report: dict[str, Any], scene: Scene, out: Path) -> list[str]:
     kind = "label" if scene.real else "generated label"
     return [
         f"Scene: {scene.title}.",
-        f"{report['n']} nuclei clicked; first estimate after {report['first_estimate_s']} s "
-        f"(start of the inference process included), all answers after {report['all_answers_s']} s.",
+        f"{report['n']} nuclei clicked; first estimate after {report['first_estimate_s']} s, "
+        f"all answers after {report['all_answers_s']} s (start of the process included).",
         f"{report['agree_with_label']} of {report['n']} calls agree with the {kind} "
         f"(model {report['model']}).",
-        "Largest difference between the window's scores and plain Python: "
-        f"{report['largest_difference_to_python']:.1e}.",
+        "Largest difference between the window's scores and the command line's: "
+        f"{report['largest_difference_to_command_line']:.1e}.",
         f"Screenshots, table and report: {out}/scored-nuclei.png, nuclei.csv, report.json.",
         RESEARCH_ONLY,
     ]
