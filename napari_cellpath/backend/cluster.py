@@ -21,7 +21,8 @@ from napari_cellpath.backend.job import WorkerStatus
 from napari_cellpath.backend.local_server import BULK, START_TIMEOUT, LocalServer
 from napari_cellpath.backend.schedule import BULK_WINDOW
 from napari_cellpath.core.errors import BackendError
-from napari_cellpath.core.vocabulary import Priority
+from napari_cellpath.core.vocabulary import Priority, System
+from napari_cellpath.systems.protocol import ModelRef, Task
 
 if TYPE_CHECKING:
     from distributed import Client, Security
@@ -214,6 +215,8 @@ class Link:
     ----------
     address, credentials
         Of a remote scheduler; None starts a `LocalServer`.
+    engine
+        Device, precision and memory budget of the engine it is to use.
     on_lost
         Called with the link once its local process has ended by itself.
     on_worker_lost
@@ -226,6 +229,7 @@ class Link:
         self,
         address: str | None,
         credentials: Path | str | None,
+        engine: tuple[str, str, int | None],
         *,
         on_lost: Callable[[Link], None],
         on_worker_lost: Callable[[Link, str, frozenset[str]], None],
@@ -235,6 +239,7 @@ class Link:
         self._bulk_resource = True
         self._address = address
         self._credentials = credentials
+        self._engine = engine
         self._on_worker_lost = on_worker_lost
         self._on_notice = on_notice
         self._connection: Connection | None = None
@@ -297,10 +302,47 @@ class Link:
         """The log of the local process."""
         return self.server.log if self.server is not None else None
 
-    async def compute(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """`Connection.compute`, asking for the bulk resource only where there is one."""
-        options["bulk"] = options["bulk"] and self._bulk_resource
-        return await self.connection.compute(function, *args, **options)
+    async def run_task(self, task: Task, *, key: str, priority: int) -> Any:
+        """The task's output, or a `napari_cellpath.backend.worker.TaskFailure`."""
+        from distributed.protocol import serialize_bytes
+
+        from napari_cellpath.backend.worker import EngineOptions, run_task
+
+        return await self.connection.compute(
+            run_task,
+            serialize_bytes(task),
+            EngineOptions(*self._engine),
+            key=key,
+            priority=priority,
+            # Asking for a resource that nobody offers would wait for ever.
+            bulk=self._bulk_resource and not task.urgent,
+        )
+
+    def warm_up(self, system: System, model: ModelRef) -> None:
+        """Have the worker load a model; trouble is only logged, a request will meet it again."""
+        from napari_cellpath.backend.worker import EngineOptions, warm_up
+
+        for _ in range(2):  # each of the worker's threads has its own pool to set up
+            warming = self.connection.compute(
+                warm_up, system, model, EngineOptions(*self._engine),
+                key=self.connection.new_key(), priority=Priority.BATCH, bulk=False,
+            )  # fmt: skip
+            self.connection.call(warming).add_done_callback(_log_failure)
+
+    def free_memory(self) -> None:
+        """Have every worker drop its models; returns at once."""
+        self.connection.call(self.connection.free_memory()).add_done_callback(_log_failure)
+
+    def ask_status(self, answer: Callable[[WorkerStatus], object]) -> None:
+        """Have ``answer`` called with the worker's status, not alive if there is none."""
+        from napari_cellpath.backend.worker import EngineOptions
+
+        def answered(future: Future[WorkerStatus]) -> None:
+            good = not future.cancelled() and future.exception() is None
+            answer(future.result() if good else WorkerStatus(alive=False))
+
+        asking = self.connection.status(EngineOptions(*self._engine))
+        self.connection.call(asking).add_done_callback(answered)
 
     def close(self) -> None:
         """Disconnect and end the local process, politely for a second at most."""
@@ -309,3 +351,9 @@ class Link:
             self._connection.close(0.3)
         if self.server is not None:
             self.server.stop(0.7)
+
+
+def _log_failure(future: Future[Any]) -> None:
+    problem = None if future.cancelled() else future.exception() or future.result()
+    if problem is not None:
+        log.warning("%s", problem)

@@ -28,10 +28,11 @@ from napari_cellpath.backend.cluster import Link
 from napari_cellpath.backend.device import check_names
 from napari_cellpath.backend.failures import as_user_error, from_worker
 from napari_cellpath.backend.job import Job, JobState, Listener, WorkerStatus
+from napari_cellpath.backend.planning import Action, find_to_warm, plan_job, run_actions
 from napari_cellpath.backend.schedule import RunningJob, Schedule, Ticket
 from napari_cellpath.core.errors import BackendError, CellpathError, JobCancelledError
-from napari_cellpath.core.vocabulary import Priority, System
-from napari_cellpath.systems.protocol import ModelRef, Plan, entry, load_object, make_plan
+from napari_cellpath.core.vocabulary import System
+from napari_cellpath.systems.protocol import ModelRef, Plan
 
 if TYPE_CHECKING:
     from napari_cellpath.backend.worker import TaskFailure
@@ -47,8 +48,6 @@ MAX_LOSSES = 1  # a task that was out at two losses of the whole process is not 
 MAX_SILENT_LOSSES = 2  # losses in a row without one answer in between
 STATUS_TIMEOUT = 10.0  # the first answer imports torch
 COLLECT_SHARE = 20  # all results are gathered again after 20 times what gathering took
-
-Action = Callable[[], None]
 
 
 class DaskBackend:
@@ -130,14 +129,15 @@ class DaskBackend:
         job = Job(request, "", self._cancel_soon)
         if listener is not None:
             job.add_listener(listener)
-        if not self._post(self._planning, partial(self._plan, job, priority), job):
+        planning = partial(plan_job, job, self._inbox, partial(self._planned, priority), self._end)
+        if not self._post(self._planning, planning, job):
             job.ended(JobState.FAILED, BackendError("The inference backend has been closed."))
         return job
 
     def warm_up(self, model: str) -> None:
         """Start the process and load a model in the background; returns at once."""
         self._post(self._inbox, self._start)
-        self._post(self._planning, partial(self._find_to_warm, model))
+        self._post(self._planning, partial(find_to_warm, model, self._inbox, self._warm))
 
     def free_memory(self) -> None:
         """Drop every loaded model; the next request loads what it needs. Returns at once."""
@@ -185,7 +185,10 @@ class DaskBackend:
             if self._closed:
                 return False
             if not self._threads:
-                for name, run in (("dispatch", self._dispatch), ("plan", self._make_plans)):
+                for name, run in (
+                    ("dispatch", self._dispatch),
+                    ("plan", partial(run_actions, self._planning)),
+                ):
                     thread = threading.Thread(target=run, name=f"cellpath-{name}", daemon=True)
                     thread.start()
                     self._threads.append(thread)
@@ -197,35 +200,6 @@ class DaskBackend:
     def _cancel_soon(self, job: Job) -> None:
         self._inbox.put(partial(self._end, job, JobState.CANCELLED))
 
-    # ---------------------------------------------------------------- on the planner
-
-    def _make_plans(self) -> None:
-        while (action := self._planning.get()) is not None:
-            action()
-
-    def _plan(self, job: Job, priority: int | None) -> None:
-        if job.state.final:
-            return
-        try:
-            plan = make_plan(job.request)
-        except Exception as error:  # whatever it is, the job must end
-            failure = as_user_error(error, "The request could not be planned")
-            self._inbox.put(partial(self._end, job, JobState.FAILED, failure))
-        else:
-            self._inbox.put(partial(self._planned, job, plan, priority))
-
-    def _find_to_warm(self, model: str) -> None:
-        from napari_cellpath.models import find_model
-
-        try:
-            found = find_model(model)
-            load_object(entry(found.info.system).plan)  # a second, else paid by the first request
-        except CellpathError as error:
-            log.warning("No warm-up: %s", error)  # a request for it will say so to the user
-            return
-        ref = ModelRef(found.name, str(found.folder), found.info.sha256)
-        self._inbox.put(partial(self._warm, found.info.system, ref))
-
     # ---------------------------------------------------------------- on the dispatcher: jobs
 
     def _dispatch(self) -> None:
@@ -236,7 +210,7 @@ class DaskBackend:
             except Exception:
                 log.exception("An action of the backend failed.")
 
-    def _planned(self, job: Job, plan: Plan, priority: int | None) -> None:
+    def _planned(self, priority: int | None, job: Job, plan: Plan) -> None:
         if job.state.final:
             return
         job.target = plan.target
@@ -275,19 +249,10 @@ class DaskBackend:
         ticket.handle = link.connection.call(self._compute(ticket, link))
 
     async def _compute(self, ticket: Ticket, link: Link) -> None:
-        from distributed.protocol import serialize_bytes
-
-        from napari_cellpath.backend.worker import EngineOptions, TaskFailure, run_task
+        from napari_cellpath.backend.worker import TaskFailure
 
         try:
-            output = await link.compute(
-                run_task,
-                serialize_bytes(ticket.task),
-                EngineOptions(*self._engine),
-                key=ticket.key,
-                priority=ticket.priority,
-                bulk=not ticket.task.urgent,
-            )
+            output = await link.run_task(ticket.task, key=ticket.key, priority=ticket.priority)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -447,6 +412,7 @@ class DaskBackend:
         link = Link(
             self._address,
             self._credentials,
+            self._engine,
             on_lost=lambda gone: self._inbox.put(partial(self._lost, gone)),
             on_worker_lost=lambda *news: self._inbox.put(partial(self._worker_lost, *news)),
             on_notice=lambda sentence: self._inbox.put(partial(self._notify, sentence)),
@@ -489,37 +455,21 @@ class DaskBackend:
     # ---------------------------------------------------------------- on the dispatcher: upkeep
 
     def _warm(self, system: System, model: ModelRef) -> None:
-        if self._link is None:
+        if self._link is not None:
+            self._link.warm_up(system, model)
+        else:
             self._to_warm.append((system, model))
             self._start()
-            return
-        from napari_cellpath.backend.worker import EngineOptions, warm_up
-
-        for _ in range(2):  # each of the worker's threads has its own pool to set up
-            warming = self._link.compute(
-                warm_up, system, model, EngineOptions(*self._engine),
-                key=self._link.connection.new_key(), priority=Priority.BATCH, bulk=False,
-            )  # fmt: skip
-            self._link.connection.call(warming).add_done_callback(_log_failure)
 
     def _free_memory(self) -> None:
         if self._link is not None:
-            freeing = self._link.connection.call(self._link.connection.free_memory())
-            freeing.add_done_callback(_log_failure)
+            self._link.free_memory()
 
     def _ask_status(self, answer: SimpleQueue[WorkerStatus]) -> None:
-        if self._link is None:
+        if self._link is not None:
+            self._link.ask_status(answer.put)
+        else:
             answer.put(WorkerStatus(alive=False))
-            return
-        from napari_cellpath.backend.worker import EngineOptions
-
-        asking = self._link.connection.status(EngineOptions(*self._engine))
-
-        def answered(future: Any) -> None:
-            good = not future.cancelled() and future.exception() is None
-            answer.put(future.result() if good else WorkerStatus(alive=False))
-
-        self._link.connection.call(asking).add_done_callback(answered)
 
 
 def _killer(ticket: Ticket) -> BackendError:
@@ -528,12 +478,6 @@ def _killer(ticket: Ticket) -> BackendError:
         f"The inference process ended each time it worked on this {name} (job "
         f"{ticket.owner.job.number}); it is not tried again. Other requests are not affected."
     )
-
-
-def _log_failure(future: Any) -> None:
-    problem = None if future.cancelled() else future.exception() or future.result()
-    if problem is not None:
-        log.warning("%s", problem)
 
 
 def _close_if_there(backend: weakref.ref[DaskBackend]) -> None:

@@ -84,6 +84,7 @@ def test_a_killed_launcher_is_replaced(
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
 
 
+@pytest.mark.slow
 def test_a_poisonous_task_fails_alone(backend: DaskBackend, notices: list[str]) -> None:
     """A task that kills the worker every time fails its own job; the others are all done."""
     innocent = backend.submit(bulk(0.02, 15))
