@@ -16,7 +16,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -31,7 +30,7 @@ WORKER_MISSING = 60.0  # seconds without a worker after which a new launcher is 
 def main() -> None:
     """Serve until the parent lets go."""
     options = json.loads(sys.stdin.readline())
-    scratch = tempfile.mkdtemp(prefix="cellpath-")
+    scratch = options["scratch"]
     threading.Thread(target=_await_end, args=(scratch,), daemon=True).start()
     threading.Thread(target=_await_orphaned, args=(options, scratch), daemon=True).start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import site
 import subprocess
@@ -65,6 +66,7 @@ class LocalServer:
         self.security: Security | None = None
         self._on_exit = on_exit
         self._process: subprocess.Popen[str] | None = None
+        self._scratch = ""
         self._stopping = False
         self._lock = threading.Lock()
 
@@ -89,6 +91,8 @@ class LocalServer:
             "resources": {BULK: THREADS - 1},
             "threads": cpu_threads(),
         }
+        # Private to the user; the child removes it, and we do where it was killed.
+        self._scratch = options["scratch"] = tempfile.mkdtemp(prefix="cellpath-")
         line = self._launch(json.dumps(options))
         try:
             self.address = str(json.loads(line)["address"])
@@ -136,6 +140,7 @@ class LocalServer:
         self._process.wait()
         if not self._stopping:
             _kill_session(self._process.pid)
+            shutil.rmtree(self._scratch, ignore_errors=True)
             self._on_exit()
 
     @property
@@ -154,6 +159,7 @@ class LocalServer:
             self._stopping = True
         process = self._process
         if process is None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
             return
         with suppress(OSError):
             assert process.stdin is not None  # noqa: S101
@@ -164,6 +170,7 @@ class LocalServer:
             _kill_family(process.pid)
         if process.stdout is not None:
             process.stdout.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def _child_environment() -> dict[str, str]:

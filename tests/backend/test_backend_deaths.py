@@ -73,12 +73,16 @@ def test_a_killed_launcher_is_replaced(
     The user reads our one sentence, and no traceback of Dask's.
     """
     before = family(backend)
+    assert backend._link is not None
+    assert backend._link.server is not None
+    scratch = Path(backend._link.server._scratch)
+    assert scratch.is_dir()
     job = backend.submit(bulk(0.2, 10))
     wait_for(lambda: job.progress > 0.1)
     before[0].kill()
     assert len(job.result(30)) == 10
     assert notices == [RUN_AGAIN]
-    wait_for(lambda: gone(before), 5)
+    wait_for(lambda: gone(before) and not scratch.exists(), 5)
     (now,) = backend.submit(request(Step("square", 3))).result(5)
     assert now == 9
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
