@@ -20,6 +20,7 @@ from napari_cellpath.bridge.conventions import PENDING_COLOUR
 from napari_cellpath.core.vocabulary import SCORE_COLOURS
 
 BORDER_COLOUR = "#1a1a1a"
+OTHER_COLOUR = "#ffffff"
 PLAIN_WIDTH = 0.08
 STALE_GRAY = 0.65  # how much of a stale score's colour is gray
 DISC, RING, CROSS = 0, 1, 2
@@ -64,15 +65,24 @@ def faces(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
 
 
 def borders(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
-    """Border colours (k, 4) of rows: the corrected class' colour, else dark."""
+    """Border colours (k, 4) of rows: the corrected class' colour, else dark.
+
+    White stands for a correction to a class that the current model does not have.
+    """
     palette = np.stack([*(rgba(c) for c in table.scheme.colours), _BORDER])
     colours: NDArray[np.float64] = palette[table.correction_code[rows]]
+    colours[_decided(table, rows) & (table.correction_code[rows] < 0)] = rgba(OTHER_COLOUR)
     return colours
 
 
 def border_widths(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
     """Border widths (k,) relative to the size: a correction has to be seen at a glance."""
-    return np.where(table.correction_code[rows] >= 0, 0.35, PLAIN_WIDTH)
+    return np.where(_decided(table, rows), 0.35, PLAIN_WIDTH)
+
+
+def _decided(table: NucleusTable, rows: Rows) -> NDArray[np.bool_]:
+    decided: NDArray[np.bool_] = table.features["correction"][rows] != ""
+    return decided
 
 
 def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:

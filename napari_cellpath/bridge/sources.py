@@ -18,6 +18,7 @@ import numpy as np
 import pint
 from napari.layers import Image as ImageLayer
 from numpy.typing import NDArray
+from psygnal import Signal
 
 from napari_cellpath.bridge.conventions import facts_of, image_shape
 from napari_cellpath.core.errors import CellpathError, UnreadableImageError
@@ -192,6 +193,9 @@ class Sources:
     Used on the main thread only; `prepare` itself runs elsewhere.
     """
 
+    rescaled = Signal(object)
+    """A watched layer whose scale or units changed; what was known of it is forgotten."""
+
     def __init__(self) -> None:
         self._known: weakref.WeakKeyDictionary[ImageLayer, Source] = weakref.WeakKeyDictionary()
         self._watched: weakref.WeakSet[ImageLayer] = weakref.WeakSet()
@@ -235,3 +239,5 @@ class Sources:
         layer = event.source
         self._versions[layer] = self.version(layer) + 1
         self._known.pop(layer, None)
+        if event.type in ("scale", "units"):
+            self.rescaled.emit(layer)

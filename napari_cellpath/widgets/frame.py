@@ -91,7 +91,6 @@ class DockFrame(QWidget):
             return
         self._colour_of_text = text.name()
         shade = f"rgba({text.red()}, {text.green()}, {text.blue()}, %d)"
-        self.method.follow_theme()
         self.setStyleSheet(STYLE % {"quiet": shade % 175, "text": shade % 230, "rule": shade % 45})
 
     def changeEvent(self, event: object) -> None:  # noqa: N802

@@ -58,6 +58,7 @@ class Inquiry:
         self.door = Door(self._deliver)
         self.jobs = JobBook(self._submit)
         self._sources = Sources()
+        self._sources.rescaled.connect(self.look_into)
         self._looking: set[Image] = set()
         self._mpp_of_user: dict[Image, float] = {}
         self._mpp_in_effect: dict[Image, float | None] = {}

@@ -32,7 +32,7 @@ def measures(info: ModelInfo) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 def headline(info: ModelInfo) -> str:
     """The one measure that speaks for a model, in words."""
     for place, _, report in measures(info):
-        return f"accuracy {_measure(report)} {_NAMES.get(place, f'({place})')}"
+        return f"measured accuracy {_measure(report)} {_NAMES.get(place, f'({place})')}"
     return "accuracy not measured"
 
 

@@ -250,7 +250,7 @@ class NucleiDock(QWidget):
         entry = method.entry
         self.frame.subject.set_models(self._model_choices, entry.name if entry else "")
         self.frame.subject.accuracy.setText(
-            f"Measured {model_card.headline(entry.info)}" if entry else "Choose a model."
+            _sentence(model_card.headline(entry.info)) if entry else "Choose a model."
         )
         self.frame.action.primary.setEnabled(entry is not None and self.session.image is not None)
         self._show_clicking(self.session.clicking)
@@ -370,3 +370,7 @@ class NucleiDock(QWidget):
                 self._status_timer.stop()
                 self.session.close()
         return super().event(event)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

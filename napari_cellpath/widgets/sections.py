@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QDoubleValidator
+from qtpy.QtGui import QDoubleValidator, QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -27,6 +27,7 @@ from superqt import QCollapsible, QLabeledDoubleSlider
 from superqt.utils import signals_blocked
 
 SPACING = 6
+_FOLDED, _OPEN = "▸  ", "▾  "
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,8 @@ class MethodSection(QWidget):
         rows.addRow(caption("Review ±"), self.band)
         rows.addRow(caption("Border"), self.border)
         rows.addRow(caption("Seed"), self.seed)
-        self.more = QCollapsible("More settings")
+        # The arrow is text: as an icon superqt would draw it black on napari's dark theme.
+        self.more = QCollapsible(f"{_FOLDED}More settings", None, QIcon(), QIcon())
         self.more.setObjectName("cellpath-more")
         self.more.setDuration(0)
         self.more.layout().setContentsMargins(0, 0, 0, 0)
@@ -231,17 +233,15 @@ class MethodSection(QWidget):
         self.more.collapse(animate=False)
         layout.addWidget(self.more)
 
+        self.more.toggled.connect(
+            lambda open_: self.more.setText(f"{_OPEN if open_ else _FOLDED}More settings")
+        )
         self.preset.activated.connect(self._on_preset)
         self.border.activated.connect(lambda i: self.border_chosen.emit(self.border.itemData(i)))
         self.threshold.valueChanged.connect(self.threshold_moved)
         self.band.valueChanged.connect(self.band_moved)
         self.seed.setKeyboardTracking(False)  # a seed typed digit by digit is one seed
         self.seed.valueChanged.connect(self.seed_chosen)
-
-    def follow_theme(self) -> None:
-        """Draw the arrow of the fold in the theme's text colour; superqt keeps it as an icon."""
-        self.more.setCollapsedIcon("▸")
-        self.more.setExpandedIcon("▾")
 
     def set_presets(self, choices: Sequence[Choice], current: str) -> None:
         """Show the presets there are."""

@@ -9,6 +9,8 @@ from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.widgets import model_card
 
+MOST_NAMED = 3  # more classes than this do not fit on one line
+
 
 def nuclei(count: int) -> str:
     """A number of nuclei."""
@@ -20,9 +22,14 @@ def summary(layer: NucleiLayer, unscored: int, stale: int) -> str:
     table = layer.table
     if not len(layer):
         return "No nuclei yet."
-    by_class = zip(table.scheme.classes, layer.counts(), strict=True)
+    scheme, counts = table.scheme, layer.counts()
     parts = [f"<b>{nuclei(len(layer))}</b>"]
-    parts += [f"{count} {escape(name)}" for name, count in by_class if count]
+    if len(scheme.classes) <= MOST_NAMED:
+        by_class = zip(scheme.classes, counts, strict=True)
+        parts += [f"{count} {escape(name)}" for name, count in by_class if count]
+    else:  # the class buttons count each; here what matters first
+        abnormal = sum(n for n, is_so in zip(counts, scheme.abnormal, strict=True) if is_so)
+        parts += [f"{abnormal} abnormal", f"{sum(counts) - abnormal} normal"]
     for count, word in (
         (len(layer.doubtful()), "doubtful"),
         (int((table.features["correction"] != "").sum()), "decided by you"),

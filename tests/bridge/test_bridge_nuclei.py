@@ -161,6 +161,16 @@ def test_delete_all_forgets_all(nuclei, heard):
     assert np.isnan(features(nuclei)["score"][0])
 
 
+def test_data_setter_to_empty(nuclei, heard):
+    """Setting no points at all forgets every nucleus, and points set later are new ones."""
+    uids = scored(nuclei, 0.1, 0.9)
+    nuclei.layer.data = np.zeros((0, 2))
+    assert heard.gone == [uids]
+    nuclei.layer.data = np.array([[10.0, 20.0], [20.0, 20.0]])
+    assert set(features(nuclei)["uid"]).isdisjoint([*uids, ""])
+    assert features(nuclei)["score"].isna().all()
+
+
 def test_data_setter_that_drops_a_middle_row(nuclei, heard):
     """``layer.data = np.delete(...)`` keeps each nucleus' facts though napari shifts the rows."""
     a, b, c = scored(nuclei, 0.1, 0.2, 0.9)
@@ -287,6 +297,18 @@ def test_other_settings_make_calls_stale_and_back(nuclei):
     assert list(features(nuclei)["call"]) == ["normal", "abnormal"]
     nuclei.read_with(SCHEME)
     assert nuclei.stale() == []
+
+
+def test_correction_of_another_model_still_shows(nuclei):
+    """A correction to a class that the current model lacks keeps a border of its own."""
+    from dataclasses import replace
+
+    uids = scored(nuclei, 0.9, 0.9)
+    nuclei.correct(uids[:1], "abnormal")
+    nuclei.read_with(replace(SCHEME, classes=("a", "b", "c"), colours=("#000000",) * 3,
+                             abnormal=(False, True, True), model="x", settings=("x",)))  # fmt: skip
+    np.testing.assert_allclose(nuclei.layer.border_color[0], 1.0)
+    assert nuclei.layer.border_width[0] > nuclei.layer.border_width[1]
 
 
 def test_accept_takes_each_call(nuclei):

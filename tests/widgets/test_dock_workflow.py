@@ -140,6 +140,17 @@ def test_pixel_size_typed_by_the_user_is_sent(dock, qtbot, backend):
     assert backend.requests[-1].image.mpp == 0.25
 
 
+def test_rescaled_layer_is_looked_at_again(dock, viewer, qtbot):
+    """Giving the layer a scale in micrometres shows at once and makes earlier calls stale."""
+    score(dock, qtbot, (75, 225))
+    layer = viewer.layers["field"]
+    layer.units = ("um", "um")
+    layer.scale = (0.5, 0.5)
+    qtbot.waitUntil(lambda: dock.frame.subject.mpp_origin.text() == "from the layer's scale")
+    assert dock.frame.subject.mpp.text() == "0.5"
+    assert dock.session.nuclei.stale()
+
+
 def test_sliders_read_scores_anew_without_scoring(dock, qtbot, backend):
     """Threshold and review band recolour and recount at once and ask the backend nothing."""
     score(dock, qtbot, (75, 60), (75, 140), (75, 225))
