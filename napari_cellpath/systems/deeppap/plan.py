@@ -84,6 +84,7 @@ class _Cell:
     batches: list[list[ViewSpec]]
     outputs: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     final: bool = False
+    call: NucleusCall | None = None
 
     def seen(self) -> NDArray[np.float64] | None:
         """Probabilities of all inputs of the preset's views so far, in the views' order."""
@@ -208,7 +209,11 @@ class NucleusPlan:
                 self._done += 1
                 self._settle(n, i)
             changed[n] = None
-        return [self._call(self._cells[n]) for n in changed]
+        calls = []
+        for n in changed:
+            self._cells[n].call = call = self._call(self._cells[n])
+            calls.append(call)
+        return calls
 
     def _settle(self, n: int, batch: int) -> None:
         """Mark a cell final once all its views are in or, adaptive, once the mean is certain."""
@@ -279,7 +284,7 @@ class NucleusPlan:
 
     def results(self) -> list[NucleusCall]:
         """Calls of all cells that have an estimate, in the request's order."""
-        return [self._call(cell) for cell in self._cells if cell.outputs]
+        return [cell.call for cell in self._cells if cell.call is not None]
 
 
 def _target(request: NucleusRequest) -> str:

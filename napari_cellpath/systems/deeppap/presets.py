@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from napari_cellpath.core.vocabulary import Preset
 
@@ -98,5 +97,7 @@ def mean_is_certain(margins: NDArray[np.float64], n_total: int) -> bool:
         return False
     deviation = max(float(margins.std(ddof=1)), LEAST_DEVIATION)
     correction = np.sqrt(max(n_total - n, 0) / max(n_total - 1, 1))
-    half = stats.t.ppf(CONFIDENCE, n - 1) * deviation / np.sqrt(n) * correction
+    from scipy.special import stdtrit  # here: only adaptive needs it, and a first click waits
+
+    half = stdtrit(n - 1, CONFIDENCE) * deviation / np.sqrt(n) * correction
     return bool(abs(float(margins.mean())) > half)
