@@ -64,7 +64,7 @@ def run(
         The recipe or the data cannot be used; `JobCancelledError` when stopped.
     """
     _check_system(system)
-    from training.run import run_deeppap
+    from training.deeppap_run import run_deeppap
 
     return run_deeppap(
         recipe_path, out, on_progress=on_progress, should_stop=should_stop, budget=budget,

@@ -151,12 +151,39 @@ def jitter_stain(rgb: Tensor, settings: Augmentation, generator: torch.Generator
         brightness = _uniform(n, 1 - c, 1 + c, generator).view(n, 1, 1)
         contrast = _uniform(n, 1 - c, 1 + c, generator).view(n, 1, 1)
         saturation = _uniform(n, 1 - c, 1 + c, generator).view(n, 1, 1)
+        grey = torch.rand(n, generator=generator) < settings.grey
+        saturation[grey] = 0.0
         angle = _uniform(n, -1, 1, generator) * settings.hue * 2 * math.pi
         matrix = _colour_matrices(saturation, angle) * contrast * brightness
         mean = rgb.mean(dim=(2, 3)) @ _LUMA.to(rgb)
         level = mean * (1 - contrast.view(n).to(rgb)) * brightness.view(n).to(rgb)
         rgb = torch.einsum("nchw,ndc->ndhw", rgb, matrix.to(rgb)) + level.view(n, 1, 1, 1)
     return rgb.clamp_(0.0, 255.0)
+
+
+def blur_views(rgb: Tensor, sigmas: Tensor) -> Tensor:
+    """Blur each of (n, C, H, W) by its own Gaussian; sigma 0 leaves it as it is."""
+    n, channels = rgb.shape[:2]
+    steps = torch.arange(-4, 5, dtype=torch.float32)
+    kernels = torch.exp(-0.5 * (steps / sigmas.clamp(min=1e-3)[:, None]) ** 2)
+    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).to(rgb)
+    kernels = kernels.repeat_interleave(channels, dim=0)
+    flat = rgb.reshape(1, n * channels, *rgb.shape[2:])
+    flat = F.pad(flat, (4, 4, 4, 4), mode="replicate")
+    flat = F.conv2d(flat, kernels[:, None, :, None], groups=n * channels)
+    flat = F.conv2d(flat, kernels[:, None, None, :], groups=n * channels)
+    return flat.view_as(rgb)
+
+
+def mix_styles(maps: Tensor) -> Tensor:
+    """Give each of (n, C, H, W) part of another's channel means and deviations (MixStyle)."""
+    mean = maps.mean(dim=(2, 3), keepdim=True).detach()
+    deviation = maps.var(dim=(2, 3), keepdim=True).add(1e-6).sqrt().detach()
+    share = torch.distributions.Beta(0.1, 0.1).sample((maps.shape[0], 1, 1, 1)).to(maps)
+    other = torch.randperm(maps.shape[0])
+    mixed_mean = share * mean + (1 - share) * mean[other]
+    mixed_deviation = share * deviation + (1 - share) * deviation[other]
+    return (maps - mean) / deviation * mixed_deviation + mixed_mean
 
 
 def _colour_matrices(saturation: Tensor, angle: Tensor) -> Tensor:
@@ -213,6 +240,9 @@ def random_views(
     ground = backgrounds.to(rgb)[:, :, None, None].expand_as(rgb)
     rgb = torch.where(fill, rgb * inside + ground * (1 - inside), rgb)
     rgb = jitter_stain(rgb, settings, generator, n)
+    if settings.blur > 0:
+        sigmas = _uniform(n, 0, settings.blur, generator)
+        rgb = blur_views(rgb, sigmas * (torch.rand(n, generator=generator) < 0.5))
     rgb = torch.where(fill, rgb, rgb * inside)
     return enlarge(torch.cat([rgb, parts * inside], dim=1))
 

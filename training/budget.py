@@ -51,8 +51,9 @@ def planned_seconds(
     """Seconds of training and of scoring that a recipe asks for."""
     normal_views, abnormal_views = recipe.views_per_epoch
     images = float(np.where(abnormal, abnormal_views, normal_views).sum())
-    share = recipe.split.run_folds * (1 - 1 / recipe.split.folds) + 1.0
-    training = recipe.epochs * images * share * speed.step
+    fold_epochs = recipe.fold_epochs or recipe.epochs
+    folds = fold_epochs * recipe.split.run_folds * (1 - 1 / recipe.split.folds)
+    training = (folds + recipe.epochs) * images * speed.step
     validated = len(abnormal) * recipe.split.run_folds / recipe.split.folds
     inputs = 2 * validated * INPUTS[recipe.fold_evaluation]
     inputs += 2 * n_reserve * (INPUTS[recipe.evaluation] + INPUTS[recipe.fold_evaluation])
@@ -86,9 +87,11 @@ def fit_to_budget(
     share = max(seconds - scoring, 0.0) / training
     if share >= 1.0:
         return recipe
-    views = tuple(max(1, round(v * share)) for v in recipe.views_per_epoch)
+    views = tuple(max(1, int(v * share)) for v in recipe.views_per_epoch)
     recipe = recipe.model_copy(update={"views_per_epoch": views})
     training, _ = planned_seconds(recipe, speed, abnormal, n_reserve)
     share = min(max(seconds - scoring, 0.0) / training, 1.0)
-    epochs = max(_LEAST_EPOCHS, int(recipe.epochs * share))
-    return recipe.model_copy(update={"epochs": epochs})
+    fewer = {"epochs": max(_LEAST_EPOCHS, int(recipe.epochs * share))}
+    if recipe.fold_epochs:
+        fewer["fold_epochs"] = max(_LEAST_EPOCHS, int(recipe.fold_epochs * share))
+    return recipe.model_copy(update=fewer)

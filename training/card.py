@@ -13,6 +13,17 @@ _ROW_NAMES = {
     "border_reflect": "outside the image: mirrored",
     "border_background": "outside the image: background colour",
 }
+_HERLEV_LIMITS = (
+    "- Normal columnar cells are the ones most often called abnormal, above all those of a slide "
+    "unlike the others: measures differ more between slides than between models.",
+    "- Every cell fills its own small image: how much black border a view shows goes with the "
+    "class. The model was trained with three kinds of border to unlearn that; see the borders' "
+    "numbers.",
+)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def write_card(info: ModelInfo, data: CellData) -> str:
@@ -53,7 +64,7 @@ def write_card(info: ModelInfo, data: CellData) -> str:
         "- It was trained on single cells picked by experts. Overlaps, clumps, inflammation, "
         "artefacts and out-of-focus cells were not in the data: it gives them a score all the "
         "same.",
-        "- Columnar cells are the ones most often called abnormal; see the recall by class.",
+        *_HERLEV_LIMITS[: 2 * (data.name == "herlev")],
         "- Other scanners, stains and preparations were not measured. Give the pixel size.",
         f"- Calls are made at a threshold of {info.threshold:g}, chosen on out-of-fold scores, "
         "for a share of normal cells as in these data; move it for yours.",
@@ -64,7 +75,7 @@ def write_card(info: ModelInfo, data: CellData) -> str:
 
 
 def _section(title: str, measured: dict[str, Any]) -> list[str]:
-    lines = [f"### {title}", "", f"{measured['protocol'].capitalize()}.", ""]
+    lines = [f"### {title}", "", f"{_sentence(measured['protocol'])}", ""]
     lines += [
         "| | cells | accuracy (95 %) | AUC (95 %) | sensitivity | specificity |",
         "|---|---|---|---|---|---|",

@@ -26,7 +26,7 @@ from napari_cellpath.core.requests import FileImage
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.views import CROP, VIEW
-from training.augment import cut_window, random_crops, random_views
+from training.augment import cut_window, mix_styles, random_crops, random_views
 from training.checkpoint import write_whole
 from training.datasets import CellData
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric, step_factor
@@ -79,11 +79,17 @@ class TrainingNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: DeepPapNetwork, n_fine: int, n_features: int, n_maps: int = 0
+        self,
+        network: DeepPapNetwork,
+        n_fine: int,
+        n_features: int,
+        n_maps: int = 0,
+        mix_style: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
         self.n_fine = n_fine
+        self.mix_style = mix_style
         with torch.no_grad():
             was = network.training
             channels = network.eval().trunk(torch.zeros(1, 3, CROP, CROP)).shape[1]
@@ -96,9 +102,21 @@ class TrainingNetwork(nn.Module):
                 nn.init.normal_(layer.weight, std=0.01)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
+    def _maps(self, crops: Tensor) -> Tensor:
+        """Run the trunk; in training, mix styles after its first two poolings."""
+        if not (self.training and self.mix_style > 0 and torch.rand(()) < self.mix_style):
+            maps: Tensor = self.network.trunk(crops)
+            return maps
+        maps, mixed = crops, 0
+        for layer in self.network.trunk.children():
+            maps = layer(maps)
+            if mixed < 2 and isinstance(layer, nn.MaxPool2d):
+                maps, mixed = mix_styles(maps), mixed + 1
+        return maps
+
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Logits of the classes and fine classes, features' estimates, logits of the parts."""
-        maps = self.network.trunk(crops)
+        maps = self._maps(crops)
         side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
         parts = None if self.dense is None else self.dense(maps)
         return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
@@ -165,7 +183,7 @@ class Trainer:
         fine = self.cells.n_fine if self._weight_of_classes() > 0 else 0
         features = self.cells.features.shape[1] if self.recipe.auxiliary.features > 0 else 0
         maps = 2 if self.cells.has_masks and self.recipe.auxiliary.masks > 0 else 0
-        whole = TrainingNetwork(network, fine, features, maps)
+        whole = TrainingNetwork(network, fine, features, maps, self.recipe.augmentation.mix_style)
         return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def _weight_of_classes(self) -> float:
@@ -199,13 +217,13 @@ class Trainer:
             return torch.optim.SGD(groups, momentum=o.momentum, weight_decay=o.weight_decay)
         return torch.optim.AdamW(groups, weight_decay=o.weight_decay)
 
-    def factor(self, steps_per_epoch: int) -> Callable[[int], float]:
+    def factor(self, steps_per_epoch: int, epochs: int) -> Callable[[int], float]:
         """How the learning rates change over the steps."""
         s = self.recipe.schedule
         if s.kind == "step":
             return step_factor(steps_per_epoch, s.step_epochs, s.step_factor)
         return cosine_factor(
-            self.recipe.epochs * steps_per_epoch, round(s.warmup_epochs * steps_per_epoch), s.floor
+            epochs * steps_per_epoch, round(s.warmup_epochs * steps_per_epoch), s.floor
         )
 
     def fit(
@@ -217,8 +235,13 @@ class Trainer:
         *,
         resume: bool = False,
         validate: Callable[[nn.Module], Metrics] | None = None,
+        epochs: int = 0,
+        start_from: dict[str, Tensor] | None = None,
     ) -> tuple[DeepPapNetwork, Fit]:
         """Train one network on ``rows``; return it in evaluation mode, and the finished fit.
+
+        ``epochs`` 0 takes the recipe's; ``start_from`` is a state of the whole training
+        network, instead of the recipe's initial weights.
 
         Raises
         ------
@@ -226,6 +249,9 @@ class Trainer:
             Stopped; ``checkpoints`` holds where to go on.
         """
         module = self.start(rows, seed)
+        if start_from is not None:
+            module.load_state_dict(start_from)
+        epochs = epochs or self.recipe.epochs
         fabric = make_fabric(self.device, self.precision)
         generator = torch.Generator().manual_seed(seed)
         abnormal = self.data.abnormal
@@ -239,7 +265,7 @@ class Trainer:
                 f", {k} {v:.4f}" for k, v in metrics.items() if k.startswith("validation")
             )
             self.say(
-                f"{name}: epoch {metrics['epoch'] + 1} of {self.recipe.epochs}, "
+                f"{name}: epoch {metrics['epoch'] + 1} of {epochs}, "
                 f"loss {metrics['loss']:.4f}{extra}, {metrics['seconds']:.0f} s"
             )
 
@@ -247,10 +273,10 @@ class Trainer:
             fabric=fabric,
             module=module,
             optimizer=self.optimiser(module),
-            factor=self.factor(len(batches(0))),
+            factor=self.factor(len(batches(0)), epochs),
             batches=batches,
             loss=self.make_loss(rows, generator, fabric.device),
-            epochs=self.recipe.epochs,
+            epochs=epochs,
             validate=validate,
             checkpoints=checkpoints,
             generators={"views": generator},
@@ -264,7 +290,14 @@ class Trainer:
         return result.network.eval(), run
 
     def fit_keeping_best(
-        self, rows: Rows, held_back: Rows, seed: int, checkpoints: Path, *, resume: bool = False
+        self,
+        rows: Rows,
+        held_back: Rows,
+        seed: int,
+        checkpoints: Path,
+        *,
+        resume: bool = False,
+        start_from: dict[str, Tensor] | None = None,
     ) -> tuple[DeepPapNetwork, list[Metrics]]:
         """Train on ``rows``; return the weights of the epoch with the lowest validation loss.
 
@@ -289,7 +322,15 @@ class Trainer:
                 write_whole(checkpoints / "best.json", json.dumps({"loss": lowest}).encode())
             return metrics
 
-        network, run = self.fit(rows, seed, "final", checkpoints, resume=resume, validate=validate)
+        network, run = self.fit(
+            rows,
+            seed,
+            "final",
+            checkpoints,
+            resume=resume,
+            validate=validate,
+            start_from=start_from,
+        )
         network.load_state_dict(load_safetensors(best_file.read_bytes()))
         return network, run.history
 
@@ -337,7 +378,14 @@ class Trainer:
             network = module.network
             device = next(network.parameters()).device
             calm = self.recipe.augmentation.model_copy(
-                update={"angles": 1, "max_shift": 0.0, "scale": 0.0, "stain": 0.0, "colour": 0.0}
+                update={
+                    "angles": 1,
+                    "max_shift": 0.0,
+                    "scale": 0.0,
+                    "stain": 0.0,
+                    "colour": 0.0,
+                    "blur": 0.0,
+                }
             )
             generator = torch.Generator().manual_seed(0)
             total = 0.0
@@ -355,6 +403,11 @@ class Trainer:
             return {"validation_loss": min(total / len(rows), HUGE_LOSS)}
 
         return validate
+
+
+def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of several states of one network, tensor by tensor."""
+    return {k: torch.stack([s[k].float() for s in states]).mean(dim=0) for k in states[0]}
 
 
 def network_arrays(network: DeepPapNetwork, half: bool) -> dict[str, NDArray[Any]]:

@@ -133,6 +133,19 @@ class Augmentation(_Section):
         0.2, ge=0, le=1, description="Brightness, contrast and saturation vary by this share."
     )
     hue: float = Field(0.03, ge=0, le=0.5, description="Hue turns by up to this share of a circle.")
+    grey: float = Field(
+        0.2, ge=0, le=1, description="Share of views that lose their colour altogether."
+    )
+    blur: float = Field(
+        1.0, ge=0, le=3, description="Half of the views are blurred, by up to this sigma in pixels."
+    )
+    mix_style: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="Share of batches in which views swap part of their early feature statistics "
+        "(MixStyle, Zhou et al. 2021): another slide's look on the same cell.",
+    )
     borders: Borders = Borders()  # type: ignore[call-arg]
     random_crop: bool = Field(True, description="227 of 256 px at random, or the middle.")
 
@@ -169,7 +182,15 @@ class Recipe(_Section):
     schedule: Schedule = Schedule()  # type: ignore[call-arg]
     augmentation: Augmentation = Augmentation()  # type: ignore[call-arg]
     auxiliary: Auxiliary = Auxiliary()  # type: ignore[call-arg]
-    epochs: int = Field(24, ge=1, le=1000)
+    epochs: int = Field(24, ge=1, le=1000, description="Of the final model.")
+    fold_epochs: int = Field(
+        0, ge=0, le=1000, description="Of each validation fold; 0: as many as the final model's."
+    )
+    final_start: Literal["initial", "folds"] = Field(
+        "initial",
+        description="What the final model starts from. folds: the mean of the folds' weights "
+        "(a model soup, Wortsman et al. 2022); none of them saw the reserve.",
+    )
     views_per_epoch: tuple[int, int] = Field(
         (1, 1), description="Views of a normal and of an abnormal cell in one epoch."
     )
@@ -204,7 +225,14 @@ class Recipe(_Section):
     )
 
     @model_validator(mode="after")
-    def _at_least_one_view(self) -> Recipe:
+    def _parts_fit(self) -> Recipe:
+        if self.final_start == "folds" and self.split.run_folds == 0:
+            raise ValueError("final_start is 'folds', but split.run_folds is 0")
+        if self.final_start == "folds" and self.keep == "best":
+            raise ValueError(
+                "final_start 'folds' and keep 'best' exclude each other: the folds' models saw "
+                "the cells that would choose the epoch"
+            )
         if min(self.views_per_epoch) < 1:
             raise ValueError("views_per_epoch must be at least 1 for either class")
         return self

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 
 from napari_cellpath.core.errors import OutputError, RecipeError
 from napari_cellpath.core.vocabulary import Border, System
@@ -30,7 +32,7 @@ from training.budget import fit_to_budget, measure_speed
 from training.card import write_card
 from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, CellData, read_cells
-from training.deeppap import Cells, Rows, Trainer, network_arrays
+from training.deeppap import Cells, Rows, Trainer, mean_state, network_arrays
 from training.fit import Metrics, StopCheck
 from training.recipe import Recipe, check_recipe, read_recipe, write_recipe
 from training.scoring import score_cells
@@ -160,10 +162,14 @@ class _Run:
         for fold in range(self.recipe.split.run_folds):
             path = self.out / f"fold-{fold}.json"
             if not path.is_file():
-                network, _ = self.trainer.fit(
+                network, fit = self.trainer.fit(
                     self.split.training(fold), self.recipe.seed, f"fold {fold + 1}",
                     self.out / "checkpoints" / f"fold-{fold}", resume=self.resume,
+                    epochs=self.recipe.fold_epochs,
                 )  # fmt: skip
+                state = {k: v.detach().cpu().contiguous()
+                         for k, v in fit.result.state_dict().items()}  # fmt: skip
+                write_whole(self.out / f"fold-{fold}.safetensors", save_safetensors(state))
                 rows = self.split.folds[fold]
                 scores = {
                     "rows": rows.tolist(),
@@ -237,14 +243,19 @@ class _Run:
         best = self.recipe.keep == "best"
         rows = self.split.training(0) if best else self.split.development
         checkpoints = self.out / "checkpoints" / "final"
+        start = None
+        if self.recipe.final_start == "folds":
+            files = [self.out / f"fold-{i}.safetensors" for i in range(self.recipe.split.run_folds)]
+            start = mean_state([load_safetensors(f.read_bytes()) for f in files])
         if not best:
             network, run = self.trainer.fit(
-                rows, self.recipe.seed, "final", checkpoints, resume=self.resume
+                rows, self.recipe.seed, "final", checkpoints, resume=self.resume, start_from=start
             )
             return network, run.history
         return self.trainer.fit_keeping_best(
-            rows, self.split.folds[0], self.recipe.seed, checkpoints, resume=self.resume
-        )
+            rows, self.split.folds[0], self.recipe.seed, checkpoints, resume=self.resume,
+            start_from=start,
+        )  # fmt: skip
 
     def _halve(self, network: DeepPapNetwork) -> tuple[DeepPapNetwork, bool]:
         """Round the weights to float16 if no measure of the reserve moves by more than 0.002."""
