@@ -310,15 +310,18 @@ class NucleiDock(QWidget):
 
     def _label_score_all(self, unscored: int, stale: int) -> None:
         button, key = self.score_all, shortcut_of("run")
+        text, tip = "Score all", f"Score every nucleus that has no valid score. ({key})"
         if stale:
-            button.setText(f"Re-score all ({unscored + stale})")
-            button.setToolTip(
+            text = f"Re-score all ({unscored + stale})"
+            tip = (
                 f"{wording.nuclei(stale)} moved or were scored with other settings; their calls "
                 f"are shown grayish until scored again. ({key})"
             )
-        else:
-            button.setText(f"Score all ({unscored})" if unscored else "Score all")
-            button.setToolTip(f"Score every nucleus that has no valid score. ({key})")
+        elif unscored:
+            text = f"Score all ({unscored})"
+        if text != button.text():  # a button lays itself out again even for the same text
+            button.setText(text)
+        button.setToolTip(tip)
         button.setEnabled(unscored + stale > 0)
 
     def _show_detail(self) -> None:
