@@ -11,9 +11,10 @@ import gc
 import logging
 import sys
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -71,6 +72,7 @@ class Engine:
         self._lock = threading.Lock()
         self._models: OrderedDict[tuple[System, ModelRef], Predictor] = OrderedDict()
         self._loading: dict[tuple[System, ModelRef], threading.Lock] = {}
+        self._way = RightOfWay()
         self._use(device, precision)
         self._budget = memory_budget_bytes or self._default_budget()
 
@@ -96,9 +98,13 @@ class Engine:
         CellpathError
             The model cannot be loaded, the image cannot be read.
         """
-        return self._guarded(
-            lambda: self.predictor(task.system, task.model).run(task.payload, self.forward, stop)
-        )
+        with self._way.urgent() if task.urgent else nullcontext():
+            check = stop if task.urgent else self._way.courteous(stop)
+            return self._guarded(
+                lambda: self.predictor(task.system, task.model).run(
+                    task.payload, self.forward, check
+                )
+            )
 
     def warm_up(self, system: System, model: ModelRef) -> None:
         """Load a model and run it once, so that the first request does not pay for it."""
@@ -190,6 +196,44 @@ class Engine:
             memory_bytes=int(memory),
             models=models,
         )
+
+
+class RightOfWay:
+    """Bulk tasks pause between batches while somebody waits for an urgent one.
+
+    Both would otherwise share the cores, and a click's first answer would take twice as long
+    while a field is being scored.
+    """
+
+    LONGEST = 2.0  # seconds a bulk task waits at a time, so that clicks cannot starve it
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._urgent = 0
+
+    @contextmanager
+    def urgent(self) -> Iterator[None]:
+        """Have the way while the block runs."""
+        with self._free:
+            self._urgent += 1
+        try:
+            yield
+        finally:
+            with self._free:
+                self._urgent -= 1
+                self._free.notify_all()
+
+    def courteous(self, stop: StopCheck) -> StopCheck:
+        """Wrap a bulk task's stop check, polled between batches, so that it gives way first."""
+
+        def check() -> bool:
+            deadline = time.monotonic() + self.LONGEST
+            with self._free:
+                while self._urgent and time.monotonic() < deadline and not stop():
+                    self._free.wait(0.05)
+            return stop()
+
+        return check
 
 
 class BatchedForward:

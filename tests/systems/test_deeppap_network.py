@@ -7,7 +7,12 @@ import torch
 from napari_cellpath.core.errors import ModelError, UnsafeModelError
 from napari_cellpath.systems.catalogue import build
 from napari_cellpath.systems.deeppap import caffenet
-from napari_cellpath.systems.deeppap.network import AcrossChannelLRN, convnet_t, parameter_count
+from napari_cellpath.systems.deeppap.network import (
+    AcrossChannelLRN,
+    convnet_t,
+    inference_form,
+    parameter_count,
+)
 
 
 def layer_counts(network):
@@ -82,6 +87,19 @@ def test_every_backbone_gives_one_logit_a_class(name, n_classes):
     network = build(name, n_classes=n_classes).eval()
     with torch.inference_mode():
         assert network(torch.rand(2, 3, 227, 227)).shape == (2, n_classes)
+
+
+def test_inference_form_equals_the_network():
+    """What the predictor computes with differs from the trained module by rounding only."""
+    torch.manual_seed(0)
+    network = build("squeezenet1_0", n_classes=3).eval()
+    crops = torch.randn(3, 3, 227, 227)
+    with torch.inference_mode():
+        expected = network(crops)
+        assert torch.allclose(inference_form(network).eval()(crops), expected, atol=1e-5, rtol=1e-5)
+        assert expected.std() > 1e-3, "logits that are all alike would prove nothing"
+    other = build("convnet-t", width=0.125)
+    assert inference_form(other) is other
 
 
 def fake_caffenet(prefix=""):

@@ -84,11 +84,11 @@ def trunk_from_caffenet(state: Mapping[str, NDArray[Any]], where: str) -> dict[s
     wrong = []
     for layer, shape in CONVOLUTIONS.items():
         for part, wanted in (("weight", shape), ("bias", shape[:1])):
-            tensor = found.get(f"{layer}.{part}")
-            if tensor is None:
-                wrong.append(f"{layer}.{part} is missing")
-            elif tensor.size != np.prod(wanted):
-                wrong.append(f"{layer}.{part} is {tensor.shape} instead of {wanted}")
+            name = f"{layer}.{part}"
+            if name not in found:
+                wrong.append(f"{name} is missing")
+            elif found[name].size != np.prod(wanted):
+                wrong.append(f"{name} is {found[name].shape} instead of {wanted}")
     if wrong:
         raise ModelError(f"{where} is not a CaffeNet state dict: {'; '.join(wrong[:5])}.")
     trunk = {
