@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from napari_cellpath.samples.data import HerlevCell, data_folder, herlev
-from napari_cellpath.samples.fields import cytology_field
 from numpy.typing import NDArray
 from PIL import Image
 
 from napari_cellpath.core.errors import RecipeError
+from napari_cellpath.samples.data import HerlevCell, data_folder, herlev
+from napari_cellpath.samples.fields import cytology_field
 
 HERLEV_MPP = 0.201
 GUTTER = 106
