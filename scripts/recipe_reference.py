@@ -1,0 +1,72 @@
+"""Write docs/recipe-reference.md: every key of a recipe, from the code that checks it.
+
+::
+
+    python scripts/recipe_reference.py
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from training.recipe import Recipe
+
+TARGET = Path(__file__).resolve().parents[1] / "docs" / "recipe-reference.md"
+
+
+def type_name(annotation: Any) -> str:
+    """Short name of a type, as a person would write it."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{a}`" for a in typing.get_args(annotation))
+    if origin in (typing.Union, types.UnionType):
+        parts = [type_name(a) for a in typing.get_args(annotation) if a is not type(None)]
+        return " or ".join([*parts, "null"])
+    if origin is tuple:
+        return "[" + ", ".join(type_name(a) for a in typing.get_args(annotation)) + "]"
+    if origin is dict:
+        return "mapping"
+    return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
+        annotation.__name__, annotation.__name__
+    )
+
+
+def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """One Markdown row a key, nested sections after their name."""
+    found = []
+    for name, field in model.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found += rows(annotation, f"{prefix}{name}.")
+            continue
+        default = "required" if field.is_required() else f"`{field.default}`"
+        found.append(
+            f"| `{prefix}{name}` | {type_name(annotation)} | {default} | {field.description or ''} |"
+        )
+    return found
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join(
+        [
+            "# Every key of a recipe",
+            "",
+            "Made by `python scripts/recipe_reference.py` from `training/recipe.py`. An unknown key",
+            "is an error; what is left out takes its default.",
+            "",
+            "| key | value | default | meaning |",
+            "|---|---|---|---|",
+            *rows(Recipe),
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    TARGET.write_text(reference(), encoding="utf-8")
