@@ -45,9 +45,8 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
             found += rows(annotation, f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else f"`{field.default}`"
-        found.append(
-            f"| `{prefix}{name}` | {type_name(annotation)} | {default} | {field.description or ''} |"
-        )
+        cells = (f"`{prefix}{name}`", type_name(annotation), default, field.description or "")
+        found.append(f"| {' | '.join(cells)} |")
     return found
 
 
@@ -57,8 +56,8 @@ def reference() -> str:
         [
             "# Every key of a recipe",
             "",
-            "Made by `python scripts/recipe_reference.py` from `training/recipe.py`. An unknown key",
-            "is an error; what is left out takes its default.",
+            "Made by `python scripts/recipe_reference.py` from `training/recipe.py`.",
+            "An unknown key is an error; what is left out takes its default.",
             "",
             "| key | value | default | meaning |",
             "|---|---|---|---|",
