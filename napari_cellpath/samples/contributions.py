@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_cellpath.core.vocabulary import METADATA_KEY
+from napari_cellpath.core.vocabulary import METADATA_KEY, System
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -29,30 +29,41 @@ def cytology_field_layers() -> list[LayerData]:
 
 
 def herlev_cells_layers() -> list[LayerData]:
-    """One real Herlev cell a class on one sheet, with their nuclei and classes, hidden.
+    """Real Herlev cells on one sheet, with their nuclei and labels, hidden.
+
+    Where the collection is on this machine, cells of slides the starter model never saw; else
+    one public cell a class, which it may have been trained on.
 
     Raises
     ------
     MissingFileError
         The cells are neither here nor to be had; the message says how to get them.
     """
+    from napari_cellpath.models.registry import DEFAULT_MODELS, list_models
     from napari_cellpath.samples.public import HERLEV_CELLS, get
-    from napari_cellpath.samples.scene import contact_sheet
+    from napari_cellpath.samples.scene import contact_sheet, reserve_sheet
 
-    sheet = contact_sheet([cell.at(get(cell.file)) for cell in HERLEV_CELLS])
+    starter = [e for e in list_models() if e.name == DEFAULT_MODELS[System.DEEPPAP]]
+    sheet = reserve_sheet(starter[0].info.reserve) if starter else None
+    name = "Herlev cells, never seen in training"
+    if sheet is None:
+        sheet = contact_sheet([cell.at(get(cell.file)) for cell in HERLEV_CELLS])
+        name = "Herlev cells"
     placed = _placed(sheet.mpp)
-    classes = [cell.class_name for cell in HERLEV_CELLS]
     return [
         (
             sheet.image,
-            {"name": "Herlev cells", "rgb": True, **_facts("Herlev", sheet.mpp), **placed},
+            {"name": name, "rgb": True, **_facts("Herlev", sheet.mpp), **placed},
             "image",
         ),
         (
             sheet.centres,
             {
-                "name": "Herlev classes",
-                "features": {"class": classes, "abnormal": list(map(bool, sheet.abnormal))},
+                "name": "Herlev labels",
+                "features": {
+                    "cell": list(sheet.names),
+                    "abnormal": [bool(a) for a in sheet.abnormal],
+                },
                 "visible": False,
                 **placed,
             },

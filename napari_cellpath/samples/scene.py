@@ -73,11 +73,9 @@ def demo_scene(reserve: Sequence[str], n_cells: int = 12, seed: int = 0) -> Scen
     seed
         Which ones.
     """
-    folder = data_folder()
-    if folder is not None and (folder / "herlev" / "labels.csv").is_file() and reserve:
-        cells = [c for c in herlev(folder) if c.slide_group in set(reserve)]
-        if cells:
-            return contact_sheet(_choose(cells, n_cells, seed))
+    real = reserve_sheet(reserve, n_cells, seed)
+    if real is not None:
+        return real
     field = cytology_field(seed=seed)
     return Scene(
         "a generated field (no real images found; set CELLPATH_DATA to use them)",
@@ -88,6 +86,15 @@ def demo_scene(reserve: Sequence[str], n_cells: int = 12, seed: int = 0) -> Scen
         field.mpp,
         real=False,
     )
+
+
+def reserve_sheet(reserve: Sequence[str], n_cells: int = 12, seed: int = 0) -> Scene | None:
+    """Local Herlev cells of the reserve on one sheet; None where there are none."""
+    folder = data_folder()
+    if folder is None or not reserve or not (folder / "herlev" / "labels.csv").is_file():
+        return None
+    cells = [c for c in herlev(folder) if c.slide_group in set(reserve)]
+    return contact_sheet(_choose(cells, n_cells, seed)) if cells else None
 
 
 def _choose(cells: Sequence[HerlevCell], n: int, seed: int) -> list[HerlevCell]:
