@@ -6,7 +6,7 @@ BIN := .venv/bin
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(XVFB))
 
-.PHONY: help setup demo test test-all lint train clean
+.PHONY: help setup demo test test-all lint train bench pictures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,13 @@ lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
 
 train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ../shared/data
 	$(BIN)/cellpath train deeppap training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
+
+bench: setup  ## from mouse press to first estimate, in milliseconds
+	$(SCREEN) $(BIN)/python benchmarks/click_latency.py
+
+pictures: setup  ## the pictures of README and docs, from generated cells
+	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures
+	mkdir -p docs/images && cp demo-output/pictures/scored-nuclei.png docs/images/nuclei-dock.png
 
 clean:  ## everything that make made
 	rm -rf .venv demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -26,6 +26,9 @@ def demo(
             "--headless", help="Save screenshots and results, then quit; no screen needed."
         ),
     ] = False,
+    generated: Annotated[
+        bool, typer.Option("--generated", help="Use the generated field, not real cells.")
+    ] = False,
     cells: Annotated[int, typer.Option(min=1, max=60, help="How many cells to click.")] = 12,
 ) -> None:
     """Click nuclei in napari: real cells if there are any, else a generated field."""
@@ -40,7 +43,7 @@ def demo(
     from napari_cellpath.widgets.demonstration import run_demonstration
 
     started = time.perf_counter()
-    report = run_demonstration(out, n_cells=cells, keep_open=not headless)
+    report = run_demonstration(out, n_cells=cells, keep_open=not headless, generated=generated)
     report["seconds"] = round(time.perf_counter() - started, 1)
     (out / "report.json").write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     for line in report["lines"]:

@@ -31,7 +31,9 @@ from napari_cellpath.widgets.nuclei import NucleiDock
 PATIENCE = 180.0  # seconds; the first answer includes starting the process and loading torch
 
 
-def run_demonstration(out: Path, n_cells: int = 12, keep_open: bool = False) -> dict[str, Any]:
+def run_demonstration(
+    out: Path, n_cells: int = 12, keep_open: bool = False, generated: bool = False
+) -> dict[str, Any]:
     """Click, wait, export; screenshots and ``nuclei.csv`` into ``out``.
 
     Parameters
@@ -42,6 +44,8 @@ def run_demonstration(out: Path, n_cells: int = 12, keep_open: bool = False) -> 
         How many cells to click.
     keep_open
         Leave the window open until the user closes it.
+    generated
+        Take the generated field even where real cells are at hand.
 
     Returns
     -------
@@ -49,7 +53,7 @@ def run_demonstration(out: Path, n_cells: int = 12, keep_open: bool = False) -> 
         What happened, with ``lines`` for the terminal.
     """
     entry = find_model(DEFAULT_MODELS[System.DEEPPAP])
-    scene = demo_scene(entry.info.reserve, n_cells)
+    scene = demo_scene(() if generated else entry.info.reserve, n_cells)
     path = scene.save(out / ("reserve-cells.ome.tif" if scene.real else "generated-field.ome.tif"))
     viewer = napari.Viewer(title="napari-cellpath demonstration")
     viewer.window.resize(1560, 940)
