@@ -17,14 +17,16 @@ missing=()
 if command -v dpkg-query >/dev/null; then
   for p in "${libraries[@]}"; do
     # Newer releases renamed some packages (libglib2.0-0t64): the alias counts as installed.
-    dpkg-query -W -f='${Status}\n' "$p" "${p}t64" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+    # (dpkg-query fails when one of the two is unknown; what it printed of the other counts.)
+    found=$(dpkg-query -W -f='${Status}\n' "$p" "${p}t64" 2>/dev/null || true)
+    grep -q 'install ok installed' <<<"$found" || missing+=("$p")
   done
 fi
 
 python=""
 for candidate in "${PYTHON:-}" python3.13 python3.12 python3.11 python3; do
   [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
-  "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { python=$candidate; break; }
+  "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { python=$candidate; break; }
 done
 if [ -z "$python" ] || ! "$python" -c 'import ensurepip' 2>/dev/null; then
   missing+=(python3 python3-venv python3-pip)
