@@ -343,7 +343,7 @@ class Trainer:
         weight_of_classes = self._weight_of_classes()
 
         def loss(module: nn.Module, batch: Tensor) -> Tensor:
-            normalise = module.network.normalise  # type: ignore[union-attr, operator]
+            normalise: Any = module.get_submodule("network").normalise
             views = self._views(batch, generator, device)
             views = torch.cat([normalise(views[:, :3]), views[:, 3:]], dim=1)
             cut = random_crops(views, generator, at_random=r.augmentation.random_crop)
