@@ -60,8 +60,8 @@ def test_starter_says_what_it_is() -> None:
             low, high = report["accuracy_interval"]
             assert low <= report["accuracy"] <= high
             assert str(report["auc"]) in card
-    assert info.metrics["reserve"]["jittered_5_px"]["accuracy"] >= 0.87
-    assert info.metrics["reserve"]["jittered_5_px"]["auc"] >= 0.95
+    assert info.metrics["out_of_fold"]["jittered_5_px"]["accuracy"] >= 0.87
+    assert info.metrics["out_of_fold"]["jittered_5_px"]["auc"] >= 0.95
 
 
 @needs_starter
