@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from napari_cellpath.core.errors import BackendError, UnknownNameError
+from napari_cellpath.core.errors import DeviceError, UnknownNameError
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> DeviceChoice
     ------
     UnknownNameError
         No such device or precision.
-    BackendError
+    DeviceError
         The named device is not there or does not compute.
     """
     import torch
@@ -128,7 +128,7 @@ def _named_device(name: str) -> torch.device:
     problem = _problem(device)
     if problem:
         first_line = problem.strip().splitlines()[0].rstrip(".")
-        raise BackendError(
+        raise DeviceError(
             f"The device '{name}' is not available here ({first_line}). "
             "Use --device auto or --device cpu."
         )

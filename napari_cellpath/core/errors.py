@@ -41,6 +41,10 @@ class OutsideImageError(CellpathError, ValueError):
     """A point or box lies outside the image it was given for."""
 
 
+class ScaleError(CellpathError, ValueError):
+    """A pixel size that is no size, or one at which a cell would be a speck."""
+
+
 class ModelError(CellpathError, ValueError):
     """A model folder is missing, damaged, of another system, or made by a newer version."""
 
@@ -65,6 +69,10 @@ class OutputError(CellpathError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0]) if self.args else ""
+
+
+class DeviceError(CellpathError, RuntimeError):
+    """The device the user named is not there or does not compute."""
 
 
 class JobCancelledError(CellpathError):

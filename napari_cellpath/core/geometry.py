@@ -13,7 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.errors import OutsideImageError
+from napari_cellpath.core.errors import OutsideImageError, ScaleError
+
+COARSEST = 0.1
+"""Image pixels per model pixel below which a nucleus is a few pixels wide."""
 
 
 def edge_of_point(row: float, col: float) -> tuple[int, int]:
@@ -51,10 +54,24 @@ def scale_between(image_mpp: float | None, model_mpp: float | None) -> float:
 
     Within 2 % nothing is resampled: the difference is smaller than that between two cells and
     an untouched patch keeps its sharpness.
+
+    Raises
+    ------
+    ScaleError
+        The image's pixel size is absurd, or so coarse that nothing of a cell would be left.
     """
     if image_mpp is None or model_mpp is None:
         return 1.0
+    if plausible_mpp(image_mpp) is None:
+        raise ScaleError(
+            f"{image_mpp:g} is no pixel size; give micrometres per pixel between 0.01 and 100."
+        )
     ratio = model_mpp / image_mpp
+    if ratio < COARSEST:
+        raise ScaleError(
+            f"At {image_mpp:g} um per pixel the image is too coarse for this model "
+            f"({model_mpp:g} um); use a finer image, or correct the pixel size."
+        )
     return 1.0 if abs(ratio - 1.0) <= 0.02 else ratio
 
 

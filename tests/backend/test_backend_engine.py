@@ -14,7 +14,11 @@ from fake_system import MODEL, SYSTEM, FakePredictor, Payload, Step
 from napari_cellpath.backend import device as device_module
 from napari_cellpath.backend.device import choose_device
 from napari_cellpath.backend.engine import BatchedForward, Engine
-from napari_cellpath.core.errors import BackendError, JobCancelledError, UnknownNameError
+from napari_cellpath.core.errors import (
+    DeviceError,
+    JobCancelledError,
+    UnknownNameError,
+)
 from napari_cellpath.systems.protocol import ModelRef, Task
 
 
@@ -197,7 +201,7 @@ def test_unknown_names_are_refused() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_a_named_device_is_never_replaced() -> None:
     """Asking for CUDA where there is none fails and says so."""
-    with pytest.raises(BackendError, match="'cuda' is not available here"):
+    with pytest.raises(DeviceError, match="'cuda' is not available here"):
         choose_device("cuda")
 
 

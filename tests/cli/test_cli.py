@@ -124,7 +124,7 @@ def bad_inputs(field):
         ("row,col\n1,1\n", [field / "a.png", "--views", "many"], "many"),
         ("row,col\n1,1\n", [field / "a.png", "--threshold", "2"], "threshold"),
         ("row,col\n1,1\n", [field / "a.png", "--device", "mps"], "mps"),
-        ("row,col\n1,1\n", [field / "a.png", "--mpp", "-1"], "mpp"),
+        ("row,col\n1,1\n", [field / "a.png", "--mpp", "-1"], "pixel size"),
     ]
 
 
