@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -12,7 +13,17 @@ from typing import Annotated
 import typer
 
 from napari_cellpath.cli import options as o
-from napari_cellpath.core.vocabulary import Preset, System
+from napari_cellpath.core.vocabulary import Border, Preset, System
+
+
+class Part(StrEnum):
+    """Which cells of a data folder to measure on."""
+
+    held_out = "held-out"
+    reserve = "reserve"
+    validation = "validation"
+    all = "all"
+
 
 SystemArgument = Annotated[System, typer.Argument(help="Which system.")]
 
@@ -25,6 +36,7 @@ def train(
         float | None, typer.Option(min=1.0, help="Seconds to spend; epochs are scaled to it.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = False,
+    device: o.DeviceOption = o.Device.auto,
 ) -> None:
     """Train a model from a recipe; Ctrl-C keeps the last checkpoint."""
     import training
@@ -37,7 +49,7 @@ def train(
     previous = signal.signal(signal.SIGINT, ask_to_stop)
     try:
         folder = training.run(
-            system, recipe, out, budget=budget, resume=resume,
+            system, recipe, out, budget=budget, resume=resume, device=device,
             on_progress=typer.echo, should_stop=stop.is_set,
         )  # fmt: skip
     finally:
@@ -54,13 +66,26 @@ def evaluate(
     jitter: Annotated[
         int, typer.Option(min=0, max=20, help="Shift centres at random by up to this many pixels.")
     ] = 0,
+    border: o.BorderOption = Border.ZERO,
+    part: Annotated[
+        Part,
+        typer.Option(
+            help="held-out: every cell it was neither trained nor chosen on; reserve, validation: "
+            "that part; all: also what it was trained on, and the report says so."
+        ),
+    ] = Part.held_out,
+    threshold: o.ThresholdOption = None,
+    device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
     as_json: o.JsonOption = False,
 ) -> None:
     """Measure a model on labelled data it was not trained on."""
     import training
 
-    report = training.evaluate(system, model, data, out, preset=views, jitter=jitter, seed=seed)
+    report = training.evaluate(
+        system, model, data, out, preset=views, jitter=jitter, border=border,
+        part=part.value, threshold=threshold, device=device, seed=seed,
+    )  # fmt: skip
     typer.echo(
         json.dumps(report) if as_json else f"{json.dumps(report, indent=1)}\nWritten to {out}."
     )
