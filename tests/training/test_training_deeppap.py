@@ -184,7 +184,7 @@ def test_paper_protocol_runs_at_any_size(small_recipe: Callable[..., Path], tmp_
     lines: list[str] = []
     with pytest.warns(UserWarning, match="random weights"):
         model = training.run(
-            "deeppap", recipe, tmp_path / "out", device="cpu", budget=1.0, on_progress=lines.append
+            "deeppap", recipe, tmp_path / "out", device="cpu", budget=0.01, on_progress=lines.append
         )
     info = verify(model)
     assert len(info.classes) == 7
@@ -192,7 +192,7 @@ def test_paper_protocol_runs_at_any_size(small_recipe: Callable[..., Path], tmp_
     assert info.data["validation"]
     assert not set(info.data["validation"]) & set(info.data["trained_on"])
     assert info.training["recipe"]["views_per_epoch"] == [1, 1]
-    assert any("to stay within 1 s" in line for line in lines)
+    assert any("to stay within" in line for line in lines)
     assert load_network(model)[0].mean.shape == (3, 256, 256)
 
 
