@@ -63,7 +63,9 @@ class NucleiSession:
     """Severity (``info``, ``warning``, ``error``) and a sentence for the user."""
 
     def __init__(self, viewer: Any, backend: Callable[[], Backend], method: Method) -> None:
-        self.viewer = viewer
+        # napari hands plugins a proxy, whose layers are proxies too: `is` and `type` then never
+        # hold, and the dock would stay on the wrong image. Only public names are used on it.
+        self.viewer = getattr(viewer, "__wrapped__", viewer)
         self.method = method
         self.image: Image | None = None
         self.nuclei: NucleiLayer | None = None
