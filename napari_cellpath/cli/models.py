@@ -150,7 +150,12 @@ def import_command(
     """Take in a model folder, or turn CaffeNet weights into an untrained ConvNet-T to fine-tune."""
     if source.is_dir():
         info = verify(source)
-        target = out or user_models_folder() / (name or info.name)
+        if name is not None and name != info.name:
+            raise ModelError(
+                f"{source} is called '{info.name}', and its name is under its SHA-256: it cannot "
+                "be renamed on import. Leave --name out."
+            )
+        target = out or user_models_folder() / info.name
         _copy(source, target)
         typer.echo(f"Imported {info.name}@{info.sha256[:8]} to {target}.")
         return

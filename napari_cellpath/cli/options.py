@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from napari_cellpath.core.errors import MissingFileError
+from napari_cellpath.core.errors import MissingFileError, OutputError
 from napari_cellpath.core.vocabulary import Border, Preset
 
 
@@ -82,3 +82,20 @@ def image_files(paths: list[Path]) -> list[Path]:
         else:
             raise MissingFileError(f"{path} does not exist.")
     return found
+
+
+def check_output(out: Path, inputs: list[Path]) -> None:
+    """Refuse to write over an input or over anything that is not an ordinary file.
+
+    Raises
+    ------
+    OutputError
+        Before anything is computed; nothing has been changed.
+    """
+    if not out.exists():
+        return
+    if not out.is_file():
+        raise OutputError(f"{out} is not an ordinary file; choose another --out.")
+    for given in inputs:
+        if given.exists() and out.samefile(given):
+            raise OutputError(f"{out} is an input of this command; choose another --out.")

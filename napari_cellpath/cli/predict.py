@@ -51,6 +51,7 @@ def deeppap(
 ) -> None:
     """Score cervical cells around nucleus centres (DeepPap)."""
     files = o.image_files(images)
+    o.check_output(out, [*files, points])
     entry = find_model(model, System.DEEPPAP)
     band = entry.info.review_band if review_band is None else review_band
     rows_of = _points_of_images(read_points(points), files, points)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -198,3 +199,33 @@ def test_help_and_version_need_no_torch():
     )
     assert done.returncode == 0, done.stderr
     assert "predict" in done.stdout
+
+
+def test_an_input_or_a_device_is_never_overwritten(field, model, capsys):
+    """--out naming the image, the points or a device node: exit 2, and all are as before."""
+    for target in (field / "a.png", field / "points.csv"):
+        before = target.read_bytes()
+        code, _, error = run(
+            "predict", "deeppap", field / "a.png", field / "b.png", "--points",
+            field / "points.csv", "--out", target, "--model", model, "--views", "fast",
+            capsys=capsys,
+        )  # fmt: skip
+        assert code == 2
+        assert "is an input" in error
+        assert target.read_bytes() == before
+    fifo = field / "pipe"
+    os.mkfifo(fifo)
+    code, _, error = run(
+        "predict", "deeppap", field / "a.png", field / "b.png", "--points", field / "points.csv",
+        "--out", fifo, "--model", model, "--views", "fast", capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert fifo.is_fifo()
+
+
+def test_an_imported_model_keeps_its_name_and_place(model, tmp_path, capsys):
+    """A name that differs, or leads out of the models folder, is refused."""
+    for name in ("other", "../evil"):
+        code, _, error = run("models", "import", model, "--name", name, capsys=capsys)
+        assert code == 2
+        assert "cannot be renamed" in error
