@@ -88,7 +88,7 @@ def _decided(table: NucleusTable, rows: Rows) -> NDArray[np.bool_]:
 def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:
     """Shape codes (k,): `DISC`, `RING` or `CROSS`."""
     doubtful = table.doubtful[rows] & ~table.features["stale"][rows]
-    broken = table.outside[rows] | (table.has_call[rows] & np.isnan(table.features["score"][rows]))
+    broken = table.outside[rows] | table.unassessable[rows]
     return np.where(broken, CROSS, np.where(doubtful, RING, DISC))
 
 

@@ -40,8 +40,11 @@ class Scheme:
     settings: tuple[Any, ...] = ()
 
     def label(self, call: NucleusCall) -> str:
-        """The class a call amounts to: two classes by this threshold, more by the network's."""
-        if len(self.classes) != 2 or sum(self.abnormal) != 1:
+        """The class a call amounts to: two classes by this threshold, more by the network's.
+
+        Empty where there is no answer.
+        """
+        if np.isnan(call.score) or len(self.classes) != 2 or sum(self.abnormal) != 1:
             return call.label
         return self.classes[self.abnormal.index(call.score > self.threshold)]
 
@@ -58,8 +61,8 @@ class NucleusTable:
     calls
         Latest `NucleusCall` by uid.
     pending, moved, outside, final
-        (n,) flags: asked for and unanswered; moved since the call; not on the image; no better
-        estimate is to come.
+        (n,) flags: asked for and unanswered; moved since the call; not on the image; the call is
+        that of all views that were asked for.
     call_code, correction_code
         (n,) index into the scheme's classes, -1 for none or a class of another model.
     """
@@ -70,6 +73,7 @@ class NucleusTable:
         self.positions = np.zeros((0, 2))
         self.calls: dict[str, NucleusCall] = {}
         self._settings: dict[str, tuple[Any, ...] | None] = {}
+        self._replaced: dict[str, tuple[NucleusCall, tuple[Any, ...] | None]] = {}
         for name in ("pending", "moved", "outside", "final"):
             setattr(self, name, np.zeros(0, dtype=bool))
         self.pending: NDArray[np.bool_]
@@ -95,6 +99,11 @@ class NucleusTable:
     def has_call(self) -> NDArray[np.bool_]:
         """(n,) whether an answer stands in the row (its score may be NaN: not finite)."""
         return self.features["n_views"] > 0
+
+    @property
+    def unassessable(self) -> NDArray[np.bool_]:
+        """(n,) whether the answer was that there is none."""
+        return self.has_call & np.isnan(self.features["score"])
 
     @property
     def doubtful(self) -> NDArray[np.bool_]:
@@ -162,6 +171,7 @@ class NucleusTable:
         for uid in set(self.calls) - kept:
             self.calls.pop(uid, None)
             self._settings.pop(uid, None)
+            self._replaced.pop(uid, None)
         self.features = {name: column[order] for name, column in self.features.items()}
         self.positions = self.positions[order]
         for name in ("pending", "moved", "outside", "final", "call_code", "correction_code"):
@@ -175,22 +185,52 @@ class NucleusTable:
             row = self._row_of.get(call.uid)
             if row is not None:
                 rows[row] = call
-        columns = self.features
         for row, call in rows.items():
-            self.calls[call.uid] = call
-            self._settings[call.uid] = settings
-            columns["score"][row] = call.score
-            columns["std"][row] = call.std
-            columns["n_views"][row] = call.n_views
-            columns["model"][row] = call.model
-            columns["precision"][row] = call.precision
-            columns["flags"][row] = " ".join(call.flags)
+            if call.final:
+                self._replaced.pop(call.uid, None)
+            elif self.final[row] and not self.moved[row]:
+                # A first estimate must not cost a finished score if the rest never comes.
+                self._replaced[call.uid] = self.calls[call.uid], self._settings[call.uid]
+            self._set_call(row, call, settings)
             self.pending[row] = not call.final
-            self.final[row] = call.final
             self.moved[row] = False
         changed = np.array(sorted(rows), dtype=np.intp)
         self._read(changed)
         return changed
+
+    def give_up(self, rows: Rows) -> Rows:
+        """No answer, or none better, will come: finished calls that were being replaced return.
+
+        A call that has none to return to stays, as stale: not all its views are in. Returns the
+        rows that still waited.
+        """
+        rows = rows[self.pending[rows]]
+        self.pending[rows] = False
+        for row in rows:
+            before = self._replaced.pop(str(self.uids[row]), None)
+            if before is not None and not self.final[row]:
+                self._set_call(row, *before)
+        self._read(rows)
+        return rows
+
+    def _set_call(self, row: int, call: NucleusCall, settings: tuple[Any, ...] | None) -> None:
+        columns = self.features
+        self.calls[call.uid] = call
+        self._settings[call.uid] = settings
+        columns["score"][row] = call.score
+        columns["std"][row] = call.std
+        columns["n_views"][row] = call.n_views
+        columns["model"][row] = call.model
+        columns["precision"][row] = call.precision
+        columns["flags"][row] = " ".join(call.flags)
+        self.final[row] = call.final
+
+    def move(self, rows: Rows, positions: NDArray[np.float64]) -> None:
+        """Nuclei are somewhere else now: their calls are of another place."""
+        self.positions[rows] = positions
+        self.moved[rows] = self.has_call[rows]
+        for uid in self.uids[rows]:
+            self._replaced.pop(str(uid), None)
 
     def correct(self, rows: Rows, label: str) -> None:
         """Set or, with an empty label, take back what a person says."""
@@ -203,7 +243,7 @@ class NucleusTable:
         self._read(np.arange(len(self)))
 
     def mark(self, rows: Rows) -> None:
-        """Bring ``stale`` up to date after rows moved or left the image."""
+        """Bring ``stale`` up to date after rows moved, left the image or are asked for."""
         self._read(rows)
 
     def call_of(self, uid: str) -> NucleusCall | None:
@@ -234,7 +274,8 @@ class NucleusTable:
             if answer is not None:
                 same = self._comparable(uid)
                 call[row] = self.scheme.label(answer) if same else answer.label
-                stale[row] = bool(self.moved[row]) or not same
+                stopped = not (self.final[row] or self.pending[row])
+                stale[row] = bool(self.moved[row]) or not same or stopped
             self.call_code[row] = codes.get(call[row], -1)
             self.correction_code[row] = codes.get(self.features["correction"][row], -1)
 
@@ -255,9 +296,11 @@ class NucleusTable:
             over = self.features["score"][rows] > scheme.threshold
             names = np.array(scheme.classes, dtype=object)
             yes = scheme.abnormal.index(True)
-            labels[same] = names[np.where(over[same], yes, 1 - yes)]
+            same_and_known = same & ~np.isnan(self.features["score"][rows])
+            labels[same_and_known] = names[np.where(over[same_and_known], yes, 1 - yes)]
         self.features["call"][rows] = labels
-        self.features["stale"][rows] = have & (self.moved[rows] | ~same)
+        stopped = ~(self.final[rows] | self.pending[rows])
+        self.features["stale"][rows] = have & (self.moved[rows] | ~same | stopped)
         self.call_code[rows] = [codes.get(label, -1) for label in labels]
         self.correction_code[rows] = [codes.get(x, -1) for x in self.features["correction"][rows]]
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from napari.layers import Image as ImageLayer
 
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
-from napari_cellpath.core.tables import nucleus_columns, write_calls
+from napari_cellpath.core.tables import OUTSIDE, nucleus_columns, write_calls
 from napari_cellpath.core.vocabulary import Border
 
 CORRECTION = "correction"
@@ -24,7 +25,12 @@ def image_name(image: Image) -> str:
     return Path(image.path).name if isinstance(image, FileImage) else image.name
 
 
-def csv_rows(nuclei: NucleiLayer, image: Image) -> list[dict[str, Any]]:
+def layer_name(layer: ImageLayer) -> str:
+    """What the CSV calls an image of which nothing but its layer is known."""
+    return Path(str(layer.source.path)).name if layer.source.path else str(layer.name)
+
+
+def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
     """One mapping a nucleus, in the layer's order; unscored ones have no score.
 
     The label is the call as shown (current threshold); what a person said stands beside it in
@@ -38,14 +44,14 @@ def csv_rows(nuclei: NucleiLayer, image: Image) -> list[dict[str, Any]]:
         # Clicked nuclei have no id of their own; the row's number must not repeat another's id.
         own = str(number) if str(number) not in named else f"row{number}"
         row: dict[str, Any] = {
-            "image": image_name(image),
+            "image": image,
             "id": table.features["id"][number] or own,
             "row": float(table.positions[number, 0]),
             "col": float(table.positions[number, 1]),
             CORRECTION: table.features["correction"][number],
         }
         call = table.call_of(str(uid))
-        flags: tuple[str, ...] = ("outside",) if table.outside[number] else ()
+        flags: tuple[str, ...] = (OUTSIDE,) if table.outside[number] else ()
         if call is not None:
             flags += call.flags + (("stale",) if table.features["stale"][number] else ())
             row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
@@ -67,10 +73,10 @@ def csv_columns(classes: Sequence[str]) -> tuple[str, ...]:
     return (*nucleus_columns(classes), CORRECTION)
 
 
-def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: Image) -> int:
+def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) -> int:
     """Write all nuclei of a layer; returns how many. The file appears whole or not at all.
 
-    It can be given back to ``cellpath predict deeppap --points``.
+    It can be given back to ``cellpath predict deeppap --points``. ``image`` is its image's name.
 
     Raises
     ------

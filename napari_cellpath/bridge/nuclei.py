@@ -59,8 +59,8 @@ class NucleiLayer:
 
     scoring_requested = Signal(list)
     """Uids that were added or moved and need a score."""
-    forgotten = Signal(list)
-    """Uids that are no more."""
+    answer_unwanted = Signal(list)
+    """Uids that are no more, or left the image."""
     rows_changed = Signal(object)
     """Rows whose facts changed, (k,) int array."""
     rows_added = Signal()
@@ -106,7 +106,7 @@ class NucleiLayer:
             event.disconnect(self._on_image_moved)
         self.image.events.name.disconnect(self._on_image_renamed)
         for signal in (
-            self.scoring_requested, self.forgotten, self.rows_changed, self.rows_added,
+            self.scoring_requested, self.answer_unwanted, self.rows_changed, self.rows_added,
             self.rows_reset, self.selection_changed, self.notice,
         ):  # fmt: skip
             signal.disconnect()
@@ -131,7 +131,7 @@ class NucleiLayer:
         return _uids(table, ~table.has_call & ~table.pending & ~table.outside)
 
     def stale(self) -> list[str]:
-        """Uids whose call was made elsewhere or under other settings."""
+        """Uids whose call was made elsewhere, under other settings, or from a part of the views."""
         table = self.table
         return _uids(table, table.features["stale"] & ~table.pending & ~table.outside)
 
@@ -163,11 +163,11 @@ class NucleiLayer:
     def mark_pending(self, uids: Iterable[str], pending: bool = True) -> None:
         """Note that an answer is on its way, or that none will come."""
         rows = self.table.rows(uids)
-        self.table.pending[rows] = pending
-        if not pending:
-            self.table.final[rows] = self.table.has_call[rows]
-        if len(rows):
+        if pending:
+            self.table.pending[rows] = True
             self.rows_changed.emit(rows)
+        else:
+            self._push(self.table.give_up(rows))
 
     @timed
     def correct(self, uids: Iterable[str], label: str) -> None:
@@ -291,7 +291,7 @@ class NucleiLayer:
         gone = self.table.delete(rows)
         self.rows_reset.emit()
         if gone:
-            self.forgotten.emit(gone)
+            self.answer_unwanted.emit(gone)
 
     def _match_by_position(self) -> None:
         """Find out what became of each nucleus when rows cannot be followed one by one."""
@@ -320,7 +320,7 @@ class NucleiLayer:
         self._place(np.arange(len(table)))
         self._push(np.arange(len(table)), tell=self.rows_reset)
         if gone:
-            self.forgotten.emit(gone)
+            self.answer_unwanted.emit(gone)
         new = [str(u) for u in table.uids[is_new & ~table.outside]]
         if is_new.any() and int((is_new & table.outside).sum()):
             self._tell_outside(int((is_new & table.outside).sum()))
@@ -332,14 +332,15 @@ class NucleiLayer:
         if not len(moved):
             return
         was_outside = int(table.outside[moved].sum())
-        table.positions[moved] = data[moved]
-        table.moved[moved] = table.has_call[moved]
+        table.move(moved, data[moved])
         self._place(moved)
         self._push(moved)
         outside = int(table.outside[moved].sum())
         if outside > was_outside:
             self._tell_outside(outside)
         inside = [str(u) for u in table.uids[moved[~table.outside[moved]]]]
+        if len(inside) < len(moved):  # an answer for where they were must not reach them now
+            self.answer_unwanted.emit([str(u) for u in table.uids[moved[table.outside[moved]]]])
         if inside:
             self.scoring_requested.emit(inside)
 

@@ -193,17 +193,30 @@ class Sources:
     Used on the main thread only; `prepare` itself runs elsewhere.
     """
 
-    rescaled = Signal(object)
-    """A watched layer whose scale or units changed; what was known of it is forgotten."""
+    doubted = Signal(object)
+    """A watched layer that changed or was redrawn: what is known of it needs another look."""
 
     def __init__(self) -> None:
         self._known: weakref.WeakKeyDictionary[ImageLayer, Source] = weakref.WeakKeyDictionary()
+        self._latest: weakref.WeakKeyDictionary[ImageLayer, Source] = weakref.WeakKeyDictionary()
         self._watched: weakref.WeakSet[ImageLayer] = weakref.WeakSet()
         self._versions: weakref.WeakKeyDictionary[ImageLayer, int] = weakref.WeakKeyDictionary()
 
     def get(self, layer: ImageLayer) -> Source | None:
         """What is known of a layer, or None: prepare it."""
         return self._known.get(layer)
+
+    def latest(self, layer: ImageLayer) -> Source | None:
+        """What was last known of a layer, though it may be under another look now.
+
+        To be shown, and to name the image by; not to be scored.
+        """
+        return self._latest.get(layer)
+
+    def forget(self, layer: ImageLayer) -> None:
+        """A layer turned out to be unreadable."""
+        self._known.pop(layer, None)
+        self._latest.pop(layer, None)
 
     def version(self, layer: ImageLayer) -> int:
         """Number of changes seen; an answer to an older one is not to be kept."""
@@ -213,11 +226,15 @@ class Sources:
         """Keep an answer unless the layer changed meanwhile; returns whether it was kept."""
         if version != self.version(layer):
             return False
-        self._known[layer] = source
+        self._known[layer] = self._latest[layer] = source
         return True
 
     def watch(self, layer: ImageLayer) -> None:
-        """Forget what is known of a layer whenever it may no longer be true."""
+        """Doubt what is known of a layer whenever it may no longer be true.
+
+        A redraw need not mean other pixels: napari also redraws an image when a point is dragged
+        beyond its edge.
+        """
         if layer in self._watched:
             return
         self._watched.add(layer)
@@ -234,10 +251,10 @@ class Sources:
                 getattr(layer.events, name).disconnect(self._on_change)
         self._watched.clear()
         self._known.clear()
+        self._latest.clear()
 
     def _on_change(self, event: Any) -> None:
         layer = event.source
         self._versions[layer] = self.version(layer) + 1
         self._known.pop(layer, None)
-        if event.type in ("scale", "units"):
-            self.rescaled.emit(layer)
+        self.doubted.emit(layer)

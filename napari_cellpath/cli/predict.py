@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +15,14 @@ from napari_cellpath.backend import connect
 from napari_cellpath.backend.job import Backend, Job, JobEvent
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import JobCancelledError, TableError
+from napari_cellpath.core.geometry import check_inside
 from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
 from napari_cellpath.core.results import NucleusCall
-from napari_cellpath.core.tables import PointRow, nucleus_columns, read_points, write_calls
+from napari_cellpath.core.tables import OUTSIDE, PointRow, nucleus_columns, read_points, write_calls
 from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
+from napari_cellpath.slides.windows import image_shape
 
 app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images.")
 
@@ -55,10 +58,15 @@ def deeppap(
     entry = find_model(model, System.DEEPPAP)
     band = entry.info.review_band if review_band is None else review_band
     rows_of = _points_of_images(read_points(points), files, points)
+    on_image = {file: [r for r in rows if not r.outside] for file, rows in rows_of.items()}
+    for file, rows in on_image.items():
+        shape = image_shape(FileImage(str(file))) if rows else (0, 0)
+        for r in rows:
+            check_inside(r.row, r.col, shape, f"{points} line {r.line}", file.name)
     requests = [
         NucleusRequest(
             image=FileImage(str(file), mpp=mpp),
-            nuclei=tuple(Nucleus(r.row, r.col, uid=f"{n}:{r.line}") for r in rows_of[file]),
+            nuclei=tuple(Nucleus(r.row, r.col, uid=f"{n}:{r.line}") for r in on_image[file]),
             model=str(entry.folder),
             preset=views,
             seed=seed,
@@ -66,7 +74,7 @@ def deeppap(
             border=border,
         )
         for n, file in enumerate(files)
-        if rows_of[file]
+        if on_image[file]
     ]
     connection = connect(
         address=backend, device=device, precision=precision, inline=backend is None
@@ -75,12 +83,13 @@ def deeppap(
         calls = [call for r in requests for call in _run(connection, r, quiet=as_json)]
     finally:
         connection.close()
-    lines = [
-        (file, row) for file in files for row in rows_of[file]
-    ]  # requests keep this order, and so do their results
+    answers = iter(calls)  # requests keep the rows' order, and so do their results
     records = [
-        _record(file.name, row.id, call, entry.info.class_names)
-        for (file, row), call in zip(lines, calls, strict=True)
+        _unscored(file.name, row)
+        if row.outside
+        else _record(file.name, row.id, next(answers), entry.info.class_names)
+        for file in files
+        for row in rows_of[file]
     ]
     write_calls(out, records, nucleus_columns(entry.info.class_names))
     _summarise(records, calls, entry.label, band, out, as_json)
@@ -140,6 +149,10 @@ def _run(connection: Backend, request: NucleusRequest, quiet: bool) -> Sequence[
     return results
 
 
+def _unscored(image: str, row: PointRow) -> dict[str, Any]:
+    return {"image": image, "id": row.id, "row": row.row, "col": row.col, "flags": (OUTSIDE,)}
+
+
 def _record(
     image: str, identity: str, call: NucleusCall, class_names: Sequence[str]
 ) -> dict[str, Any]:
@@ -148,13 +161,14 @@ def _record(
         "id": identity,
         "row": call.row,
         "col": call.col,
-        "score": call.score,
-        "std": call.std,
         "n_views": call.n_views,
         "label": call.label,
         "model": call.model,
         "flags": call.flags,
     }
+    if not math.isfinite(call.score):
+        return record  # the flags say why there is none
+    record |= {"score": call.score, "std": call.std}
     if len(class_names) > 2:
         record |= {f"p_{name}": p for name, p in zip(class_names, call.probabilities, strict=True)}
     return record
@@ -170,17 +184,23 @@ def _summarise(
 ) -> None:
     counts: dict[str, int] = {}
     for call in calls:
-        counts[call.label] = counts.get(call.label, 0) + 1
+        if call.label:
+            counts[call.label] = counts.get(call.label, 0) + 1
+    unscored = len(records) - sum(counts.values())
     doubtful = sum(call.doubtful(band) for call in calls)
     if as_json:
         summary = {
-            "model": model, "out": str(out), "cells": len(calls), "labels": counts,
-            "doubtful": doubtful, "review_band": band, "results": list(records),
+            "model": model, "out": str(out), "cells": len(records), "labels": counts,
+            "unscored": unscored, "doubtful": doubtful, "review_band": band,
+            "results": list(records),
         }  # fmt: skip
         typer.echo(json.dumps(summary, ensure_ascii=False))
         return
-    what = ", ".join(f"{n} {label}" for label, n in sorted(counts.items())) or "none"
+    what = ", ".join(f"{n} {label}" for label, n in sorted(counts.items())) or "none scored"
+    if unscored:
+        what += f", {unscored} not scored (blank or off the image; see flags)"
+    cells = "1 cell" if len(records) == 1 else f"{len(records)} cells"
     typer.echo(
-        f"{len(calls)} cells: {what}; {doubtful} within {band:g} of the threshold, "
+        f"{cells}: {what}; {doubtful} within {band:g} of the threshold, "
         f"worth a look. Model {model}. Written to {out}."
     )

@@ -28,7 +28,9 @@ def edge_of_point(row: float, col: float) -> tuple[int, int]:
     return math.ceil(row), math.ceil(col)
 
 
-def check_inside(row: float, col: float, shape: tuple[int, int], what: str) -> None:
+def check_inside(
+    row: float, col: float, shape: tuple[int, int], what: str, image: str = "the image"
+) -> None:
     """Raise `OutsideImageError` unless the point lies on the image.
 
     Parameters
@@ -39,13 +41,15 @@ def check_inside(row: float, col: float, shape: tuple[int, int], what: str) -> N
         Height and width of level 0.
     what
         How the message names the point, e.g. ``"points.csv line 3"``.
+    image
+        How the message names the image.
     """
     height, width = shape
     if not (math.isfinite(row) and math.isfinite(col)):
         raise OutsideImageError(f"{what}: the coordinates ({row}, {col}) are not finite numbers.")
     if not (-0.5 <= row <= height - 0.5 and -0.5 <= col <= width - 0.5):
         raise OutsideImageError(
-            f"{what}: ({row:g}, {col:g}) lies outside the image of {height} x {width} pixels."
+            f"{what}: ({row:g}, {col:g}) lies outside {image} of {height} x {width} pixels."
         )
 
 

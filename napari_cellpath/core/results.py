@@ -15,7 +15,8 @@ class NucleusCall:
         The nucleus as asked for.
     score
         Mean probability of "abnormal" over all network inputs so far, 0..1. For models of more
-        than two classes, the summed probability of the classes marked abnormal.
+        than two classes, the summed probability of the classes marked abnormal. NaN, with an
+        empty label and a flag that says why, where there is no answer.
     std
         Standard deviation of that probability over the network inputs (population, ddof 0).
     n_views
@@ -33,7 +34,8 @@ class NucleusCall:
     final
         False while better estimates are still to come.
     flags
-        Reasons for care, e.g. ``border`` (the patch leaves the image), ``unknown-scale``.
+        Reasons for care: ``border`` (the patch leaves the image), ``unknown-scale``; reasons
+        why there is no score: ``blank`` (nothing is to be seen there), ``not-finite``.
     """
 
     uid: str

@@ -27,6 +27,9 @@ MAX_POINTS = 5_000_000
 NUCLEUS_COLUMNS = ("image", "id", "row", "col", "score", "std", "n_views", "label", "model")
 """Columns of a nucleus table that every model has, in order; `nucleus_columns` adds the rest."""
 
+OUTSIDE = "outside"
+"""Flag of a nucleus that lies off its image and is not scored."""
+
 _MAX_HEADER = 1 << 20
 
 # float() also takes "1_000", "infinity" and Arabic-Indic digits; a table means none of them.
@@ -47,6 +50,9 @@ class PointRow:
         Level-0 pixels, napari convention (integer = pixel centre); finite.
     line
         Line of the file on which the row ends, counted from 1, for messages.
+    outside
+        Whether the row's ``flags`` say that it is known to lie off its image: the nuclei dock
+        exports such nuclei too.
     """
 
     image: str | None
@@ -54,14 +60,15 @@ class PointRow:
     row: float
     col: float
     line: int
+    outside: bool = False
 
 
 def read_points(path: str | os.PathLike[str], *, max_rows: int = MAX_POINTS) -> list[PointRow]:
     """Read points from a CSV with a header naming ``row`` and ``col``.
 
-    Optional columns are ``image`` and ``id``; others are ignored. Fields are separated by
-    commas, semicolons or tabs. With semicolons or tabs a decimal comma is understood, as
-    spreadsheets in many languages write it.
+    Optional columns are ``image``, ``id`` and ``flags``; others are ignored. Fields
+    are separated by commas, semicolons or tabs. With semicolons or tabs a decimal comma is
+    understood, as spreadsheets in many languages write it.
 
     Raises
     ------
@@ -128,6 +135,7 @@ def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
     row_at, col_at = columns.index("row"), columns.index("col")
     image_at = columns.index("image") if "image" in columns else None
     id_at = columns.index("id") if "id" in columns else None
+    flags_at = columns.index("flags") if "flags" in columns else None
     reader = csv.reader(stream, delimiter=delimiter)
     first_seen: dict[tuple[str | None, str], int] = {}
     count = 0
@@ -166,6 +174,9 @@ def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
             _number(cells[row_at], f"{where}: row", comma),
             _number(cells[col_at], f"{where}: col", comma),
             line,
+            flags_at is not None
+            and flags_at < len(cells)
+            and OUTSIDE in re.split(r"[;, ]+", cells[flags_at]),
         )
         if id_at is not None:
             before = first_seen.setdefault((image, point.id), line)

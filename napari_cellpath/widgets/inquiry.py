@@ -58,7 +58,7 @@ class Inquiry:
         self.door = Door(self._deliver)
         self.jobs = JobBook(self._submit)
         self._sources = Sources()
-        self._sources.rescaled.connect(self.look_into)
+        self._sources.doubted.connect(self.look_into)
         self._looking: set[Image] = set()
         self._mpp_of_user: dict[Image, float] = {}
         self._mpp_in_effect: dict[Image, float | None] = {}
@@ -123,17 +123,20 @@ class Inquiry:
 
         def done(source: Source) -> None:
             self._looking.discard(image)
+            before = self._sources.latest(image)
             if not self._sources.put(image, source, version):
                 self.look_into(image)  # it changed meanwhile
                 return
             for note in source.notes:
-                self.told.emit("info", note)
+                if before is None or note not in before.notes:
+                    self.told.emit("info", note)
             self._settle_mpp(image)
             self.source_known.emit(image)
             self._send()
 
         def failed(error: CellpathError) -> None:
             self._looking.discard(image)
+            self._sources.forget(image)
             for nuclei in [n for n in self._waiting if n.image is image]:
                 nuclei.mark_pending(self._waiting.pop(nuclei), pending=False)
             self.told.emit("error", str(error))
@@ -145,6 +148,11 @@ class Inquiry:
     def source(self, image: Image | None) -> Source | None:
         """What is read for an image, with the user's pixel size; None until it is known."""
         source = self._sources.get(image) if image is not None else None
+        return source.with_mpp(self._mpp_of_user.get(image)) if source and image else None
+
+    def latest_source(self, image: Image | None) -> Source | None:
+        """What was last known of an image, to be shown; not to be scored."""
+        source = self._sources.latest(image) if image is not None else None
         return source.with_mpp(self._mpp_of_user.get(image)) if source and image else None
 
     def mpp(self, image: Image) -> float | None:

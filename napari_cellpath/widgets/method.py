@@ -63,6 +63,8 @@ class Method:
         """How scores of an image with this pixel size are read."""
         if self.entry is None:
             return Scheme(threshold=self.threshold, band=self.band)
+        # The adaptive preset stops where the score is certain to lie on one side of it.
+        decides = self.threshold if self.preset is Preset.ADAPTIVE else None
         return Scheme(
             model=self.entry.name,
             classes=self.classes,
@@ -70,7 +72,14 @@ class Method:
             abnormal=tuple(c.abnormal for c in self.entry.info.classes),
             threshold=self.threshold,
             band=self.band,
-            settings=(self.entry.label, str(self.preset), str(self.border), self.seed, mpp),
+            settings=(
+                self.entry.label,
+                str(self.preset),
+                str(self.border),
+                self.seed,
+                mpp,
+                decides,
+            ),
         )
 
     def request(self, image: Image, nuclei: Sequence[Nucleus]) -> NucleusRequest:

@@ -111,8 +111,8 @@ class NucleiSession:
 
     @property
     def source(self) -> Source | None:
-        """What is read for the current image; None until that is known."""
-        return self.inquiry.source(self.image)
+        """What is read for the current image, as last known; None until it is."""
+        return self.inquiry.latest_source(self.image)
 
     def choose_image(self, image: Image | None) -> None:
         """Turn to another image; adding nuclei goes on there if it was on."""
@@ -265,9 +265,11 @@ class NucleiSession:
         CellpathError
             Nothing to write, or it cannot be written.
         """
-        if self.nuclei is None or self.source is None:
+        if self.nuclei is None:
             raise CellpathError("There are no nuclei to export yet; click some first.")
-        return export.export_csv(path, self.nuclei, self.source.image)
+        source, image = self.source, self.nuclei.image
+        name = export.image_name(source.image) if source else export.layer_name(image)
+        return export.export_csv(path, self.nuclei, name)
 
     def command(self, points: str, out: str) -> str:
         """The command line that scores these nuclei with these settings.
@@ -277,9 +279,12 @@ class NucleiSession:
         CellpathError
             No image, no model, or an image that only exists in memory.
         """
-        if self.source is None or self.method.entry is None:
+        if self.image is None or self.method.entry is None:
             raise CellpathError("Open an image and choose a model first.")
-        request = self.method.request(self.source.image, ())
+        source = self.inquiry.source(self.image)
+        if source is None:
+            raise CellpathError(f"'{self.image.name}' is still being read; try again in a moment.")
+        request = self.method.request(source.image, ())
         return export.command_line(request, points, out, model=self.method.name_for_command)
 
     # Layers come and go.
@@ -330,7 +335,7 @@ class NucleiSession:
         self._held[layer] = nuclei
         self._unbind[layer] = keys.bind(layer, self._actions)
         nuclei.scoring_requested.connect(lambda uids: self.inquiry.ask(nuclei, uids))
-        nuclei.forgotten.connect(self.inquiry.forget)
+        nuclei.answer_unwanted.connect(self.inquiry.forget)
         nuclei.rows_changed.connect(lambda rows: self._on_rows(nuclei, rows))
         nuclei.rows_added.connect(lambda: self._on_shape(nuclei, self.rows_added))
         nuclei.rows_reset.connect(lambda: self._on_shape(nuclei, self.nuclei_changed))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+import numpy as np
+
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.widgets import model_card
@@ -35,10 +37,11 @@ def summary(layer: NucleiLayer, unscored: int, stale: int) -> str:
         (int((table.features["correction"] != "").sum()), "decided by you"),
         (unscored, "not scored"),
         (stale, "stale"),
+        (int(table.unassessable.sum()), "not assessable"),
         (int(table.outside.sum()), "off the image"),
     ):
         if count:
-            parts.append(f"{count} {word}")
+            parts.append(f"{count:,} {word}")
     return " · ".join(parts)
 
 
@@ -53,6 +56,9 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
         return "Off the image: not scored."
     if call is None:
         return "Being scored…" if table.pending[row] else "Not scored."
+    if np.isnan(call.score):
+        why = "nothing is to be seen there" if "blank" in call.flags else ", ".join(call.flags)
+        return f"<b>Not assessable</b>: {escape(why)}."
     text = (
         f"<b>{escape(call.label) or 'no call'}</b>, score {call.score:.3f} ± {call.std:.3f} "
         f"over {call.n_views} inputs by {escape(call.model)}"
@@ -60,7 +66,7 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
     if entry is not None and call.model == entry.label:
         text += f" ({escape(model_card.headline(entry.info))})"
     if table.features["stale"][row]:
-        text += "; <b>stale</b>: moved, or made with other settings"
+        text += "; <b>stale</b>: moved, made with other settings, or stopped half-way"
     elif not table.final[row]:
         text += "; still being refined"
     if call.flags:

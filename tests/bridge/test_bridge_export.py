@@ -23,6 +23,7 @@ THREE = Scheme(
     settings=("m",),
 )  # fmt: skip
 IMAGE = FileImage("/data/a slide.svs")
+NAME = "a slide.svs"
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_every_nucleus_has_a_row(nuclei, tmp_path):
     nuclei.write([call(uids[0])], ("m",))
     nuclei.correct(uids[:1], "c")
     path = tmp_path / "out.csv"
-    assert export_csv(path, nuclei, IMAGE) == 3
+    assert export_csv(path, nuclei, NAME) == 3
     rows = list(csv.DictReader(path.open()))
     assert [r["id"] for r in rows] == ["x", "y", "z"]
     assert rows[0]["label"] == "b"
@@ -55,7 +56,8 @@ def test_every_nucleus_has_a_row(nuclei, tmp_path):
     assert rows[0]["flags"] == "border"
     assert rows[1]["score"] == rows[1]["label"] == rows[1]["n_views"] == ""
     assert rows[2]["flags"] == "outside"
-    assert {r["image"] for r in rows} == {"a slide.svs"}
+    assert {r["image"] for r in rows} == {NAME}
+    assert [p.outside for p in read_points(path)] == [False, False, True]
 
 
 def test_ids_stay_unique(nuclei, tmp_path):
@@ -63,7 +65,7 @@ def test_ids_stay_unique(nuclei, tmp_path):
     nuclei.add(np.array([[1, 1]]), ids=["1"])
     nuclei.add(np.array([[2, 2], [3, 3]]))
     path = tmp_path / "out.csv"
-    export_csv(path, nuclei, IMAGE)
+    export_csv(path, nuclei, NAME)
     assert len({p.id for p in read_points(path)}) == 3
 
 
@@ -72,7 +74,7 @@ def test_stale_and_not_finite_calls_are_told_apart(nuclei):
     uids = nuclei.add(np.array([[1, 1], [2, 2]]))
     nuclei.write([call(uids[0]), call(uids[1], float("nan"))], ("m",))
     nuclei.read_with(replace(THREE, settings=("other",)))
-    rows = csv_rows(nuclei, IMAGE)
+    rows = csv_rows(nuclei, NAME)
     assert rows[0]["flags"] == ("border", "stale")
     assert "score" not in rows[1]
 
@@ -80,7 +82,7 @@ def test_stale_and_not_finite_calls_are_told_apart(nuclei):
 def test_nothing_to_export_is_an_error(nuclei, tmp_path):
     """An empty table is not written."""
     with pytest.raises(CellpathError, match="no nuclei"):
-        export_csv(tmp_path / "out.csv", nuclei, IMAGE)
+        export_csv(tmp_path / "out.csv", nuclei, NAME)
     assert not (tmp_path / "out.csv").exists()
 
 

@@ -1,5 +1,7 @@
 """The controller of a nuclei layer against everything napari and its users do to points."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import PENDING_COLOUR, create_nuclei_layer, facts_of
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.widgets import wording
 
 SETTINGS = ("deeppap-test", "balanced", "zero", 0, None)
 SCHEME = Scheme(
@@ -41,7 +44,7 @@ class Heard:
         self.gone: list[list[str]] = []
         self.notices: list[str] = []
         nuclei.scoring_requested.connect(self.asked.append)
-        nuclei.forgotten.connect(self.gone.append)
+        nuclei.answer_unwanted.connect(self.gone.append)
         nuclei.notice.connect(self.notices.append)
 
 
@@ -363,3 +366,73 @@ def test_callbacks_are_cheap(image, count, limit_ms):
     worst = {name: row["p99"] for name, row in timing.report().items() if name != "napari"}
     nuclei.close()
     assert max(worst.values()) <= limit_ms, worst
+
+
+def test_a_score_survives_a_cancelled_rescoring(nuclei):
+    """A first estimate that replaced a finished score gives it back when nothing more comes."""
+    (uid,) = scored(nuclei, 0.8)
+    other = (*SETTINGS[:1], "paper", *SETTINGS[2:])
+    nuclei.mark_pending([uid])
+    for n_views in (10, 300):
+        nuclei.write([call(uid, 0.3, n_views=n_views, final=False)], other)
+        assert features(nuclei)["score"][0] == 0.3
+    nuclei.mark_pending([uid], pending=False)
+    row = features(nuclei).iloc[0]
+    assert (row["score"], row["n_views"], row["call"], row["stale"]) == (
+        0.8,
+        100,
+        "abnormal",
+        False,
+    )
+    assert nuclei.table.final[0]
+
+
+def test_a_cancelled_first_scoring_is_unfinished(nuclei):
+    """Ten inputs of a hundred are not the answer: stale, and offered again."""
+    (uid,) = nuclei.add(np.array([[10.0, 20.0]]))
+    nuclei.mark_pending([uid])
+    nuclei.write([call(uid, 0.3, n_views=10, final=False)], SETTINGS)
+    assert not features(nuclei)["stale"][0]
+    nuclei.mark_pending([uid], pending=False)
+    assert features(nuclei)["score"][0] == 0.3
+    assert features(nuclei)["stale"][0]
+    assert nuclei.stale() == [uid]
+    nuclei.mark_pending([uid])
+    nuclei.write([call(uid, 0.35)], SETTINGS)
+    assert not features(nuclei)["stale"][0]
+
+
+def test_a_moved_nucleus_does_not_get_its_old_score_back(nuclei):
+    """The finished score of another place is no answer for this one."""
+    (uid,) = scored(nuclei, 0.8)
+    nuclei.layer.data = np.array([[50.0, 60.0]])
+    nuclei.mark_pending([uid])
+    nuclei.write([call(uid, 0.3, n_views=10, final=False)], SETTINGS)
+    nuclei.mark_pending([uid], pending=False)
+    assert features(nuclei)["score"][0] == 0.3
+    assert features(nuclei)["stale"][0]
+
+
+def test_a_nucleus_dragged_off_waits_for_no_answer(nuclei, heard):
+    """Whoever scores it where it was is stopped; its call is stale and it is a cross."""
+    (uid,) = scored(nuclei, 0.8)
+    nuclei.layer.data = np.array([[5000.0, 60.0]])
+    assert heard.gone == [[uid]]
+    assert "outside" in heard.notices[-1]
+    assert features(nuclei)["stale"][0]
+
+
+def test_nothing_seen_is_no_call(nuclei):
+    """A blank place has no score, no class, no doubt, and counts for nothing, many or few."""
+    for count in (1, 1200):
+        uids = nuclei.add(np.full((count, 2), 30.0))
+        blank = {"label": "", "probabilities": (np.nan, np.nan), "flags": ("blank",)}
+        nuclei.write([call(uid, np.nan, **blank) for uid in uids], SETTINGS)
+    nuclei.read_with(replace(SCHEME, threshold=0.2))
+    assert nuclei.counts() == [0, 0]
+    assert set(features(nuclei)["call"]) == {""}
+    assert set(features(nuclei)["flags"]) == {"blank"}
+    assert len(nuclei.doubtful()) == 0
+    assert nuclei.stale() == nuclei.unscored() == []
+    assert "1,201 not assessable" in wording.summary(nuclei, 0, 0)
+    assert "Not assessable" in wording.detail(nuclei, uids[:1], None)

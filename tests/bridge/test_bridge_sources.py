@@ -114,6 +114,8 @@ def test_answer_is_forgotten_when_pixels_change(pixels):
     layer = Image(pixels)
     sources = Sources()
     sources.watch(layer)
+    doubted: list[Image] = []
+    sources.doubted.connect(doubted.append)
     for change in (
         lambda: setattr(layer, "data", pixels // 2),
         lambda: layer.refresh(),
@@ -121,8 +123,11 @@ def test_answer_is_forgotten_when_pixels_change(pixels):
     ):
         version = sources.version(layer)
         assert sources.put(layer, prepare(layer), version)
+        doubted.clear()
         change()
         assert sources.get(layer) is None
+        assert sources.latest(layer) is not None, "what is shown does not flicker"
+        assert doubted, "somebody has to look again"
         assert not sources.put(layer, prepare(layer), version)
     sources.close()
 

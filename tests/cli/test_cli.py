@@ -229,3 +229,38 @@ def test_an_imported_model_keeps_its_name_and_place(model, tmp_path, capsys):
         code, _, error = run("models", "import", model, "--name", name, capsys=capsys)
         assert code == 2
         assert "cannot be renamed" in error
+
+
+def test_what_cannot_be_scored_is_written_without_a_score(field, model, capsys):
+    """Blank places and rows flagged outside keep their rows, are counted and have no number."""
+    glass = np.full((300, 300, 3), 230, dtype=np.uint8)
+    Image.fromarray(glass).save(field / "glass.png")
+    (field / "points.csv").write_text(
+        "image,id,row,col,flags\na.png,n1,120,130,\na.png,n2,900,130,stale;outside\n"
+        "glass.png,n3,100,100,\n"
+    )
+    out = field / "out.csv"
+    code, text, error = run(
+        "predict", "deeppap", field / "a.png", field / "glass.png", "--points",
+        field / "points.csv", "--out", out, "--model", model, "--views", "fast", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0, error
+    rows = {r["id"]: r for r in read(out)}
+    assert rows["n1"]["score"] != ""
+    assert rows["n2"]["score"] == rows["n2"]["label"] == rows["n3"]["score"] == ""
+    assert rows["n2"]["flags"] == "outside"
+    assert "blank" in rows["n3"]["flags"]
+    assert "3 cells" in text
+    assert "2 not scored" in text
+
+
+def test_a_point_outside_names_table_line_and_image(field, model, capsys):
+    """Which of a thousand points it is must not have to be searched."""
+    table = field / "points.csv"
+    table.write_text("image,row,col\na.png,1,1\nb.png,5,5000\n")
+    code, _, error = run(
+        "predict", "deeppap", field / "a.png", field / "b.png", "--points", table,
+        "--out", field / "o.csv", "--model", model, capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert "points.csv line 3: (5, 5000) lies outside b.png of 280 x 300 pixels" in error

@@ -245,3 +245,34 @@ def test_save_and_load_give_identical_outputs(tmp_path):
         with torch.inference_mode():
             assert torch.equal(a(x), b(x))
         assert info.class_names == tuple(f"class{i}" for i in range(7))
+
+
+@pytest.mark.parametrize("preset", ["fast", "balanced", "adaptive"])
+@pytest.mark.parametrize("value", [0, 127, 255])
+def test_an_empty_place_has_no_score(folder, predictor, preset, value):
+    """R12: uniform images of any size, and an empty corner, give a flag and no number."""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (3, 400), (400, 400)):
+        glass = np.full((*shape, 3), value, dtype=np.uint8)
+        noise = rng.integers(-3, 4, glass.shape)
+        for pixels in (glass, np.clip(glass + noise, 0, 255).astype(np.uint8)):
+            asked = request(folder, pixels, ((0.0, 0.0),), preset=Preset(preset))
+            plan = NucleusPlan(asked)
+            (call,) = drive(plan, predictor).values()
+            assert np.isnan(call.score)
+            assert call.label == ""
+            assert "blank" in call.flags
+            assert call.final
+            assert plan.progress == 1.0
+
+
+def test_a_dim_cell_and_its_neighbour_are_scored(folder, image, predictor):
+    """Low contrast is not blank, and a blank neighbour changes nobody's number."""
+    dim = (image // 4 + 150).astype(np.uint8)
+    dim[:, 290:] = 200
+    there, empty = (150.0, 100.0), (150.0, 400.0)
+    both = drive(NucleusPlan(request(folder, dim, (empty, there))), predictor)
+    (alone,) = drive(NucleusPlan(request(folder, dim, (there,))), predictor).values()
+    assert both[alone.uid].score == alone.score
+    assert "blank" not in alone.flags
+    assert sum("blank" in call.flags for call in both.values()) == 1

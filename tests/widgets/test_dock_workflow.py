@@ -13,6 +13,7 @@ from qtpy.QtTest import QTest
 
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.core.tables import read_points
+from napari_cellpath.core.vocabulary import Preset
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.nuclei import NucleiDock
 
@@ -266,6 +267,52 @@ def test_export_and_command_give_the_same_question(dock, viewer, qtbot, tmp_path
     assert words[words.index("--model") + 1] == "deeppap-herlev@00000000"
     assert words[words.index("--views") + 1] == "balanced"
     assert words[words.index("--seed") + 1] == "0"
+
+
+def test_a_nucleus_dragged_off_the_image_stops_nothing(dock, viewer, qtbot, tmp_path, field):
+    """Export and the command still work; the row says outside; dragged back it is scored."""
+    from PIL import Image as Pillow
+
+    path = tmp_path / "field.png"
+    Pillow.fromarray(field).save(path)
+    viewer.layers.clear()
+    viewer.add_image(field, name="field", metadata={"napari-cellpath": {"path": str(path)}})
+    score(dock, qtbot, (75, 60), (75, 225))
+    layer = dock.session.nuclei.layer
+    layer.data = np.array([[75.0, 60.0], [75.0, 4000.0]])
+    out = tmp_path / "calls.csv"
+    dock.export_to(str(out))
+    assert [r["flags"] for r in csv.DictReader(out.open())] == ["", "outside;stale"]
+    qtbot.waitUntil(lambda: dock.session.inquiry.source(dock.session.image) is not None)
+    dock.frame.out.copy.click()
+    assert shlex.split(QGuiApplication.clipboard().text())[3] == str(path)
+    layer.data = np.array([[75.0, 60.0], [75.0, 200.0]])
+    qtbot.waitUntil(lambda: layer.features["score"][1] == pytest.approx(200 / 300))
+    qtbot.waitUntil(lambda: bool(dock.session.nuclei.table.final.all()))
+
+
+def test_cancelled_rescoring_gives_the_scores_back(dock, qtbot, backend):
+    """Another preset, cancelled after its first estimates: what was finished stands again."""
+    score(dock, qtbot, (75, 60), (75, 225))
+    backend.pause = 5.0
+    choose(dock.frame.method.preset, Preset.PAPER)
+    assert dock.session.score_all() == 2
+    table = dock.session.nuclei.table
+    qtbot.waitUntil(lambda: list(table.features["n_views"]) == [10, 10])
+    dock.frame.job.cancel.click()
+    qtbot.waitUntil(lambda: list(table.features["n_views"]) == [100, 100])
+    assert list(table.features["stale"]) == [True, True], "made with the other preset"
+    assert dock.score_all.text() == "Re-score all (2)"
+    choose(dock.frame.method.preset, Preset.BALANCED)
+    assert not table.features["stale"].any()
+
+
+def test_the_threshold_decides_where_adaptive_stops(dock, qtbot):
+    """Moving it makes adaptive calls stale, and no others."""
+    choose(dock.frame.method.preset, Preset.ADAPTIVE)
+    score(dock, qtbot, (75, 60))
+    dock.frame.method.threshold.setValue(0.4)
+    assert dock.session.nuclei.stale()
 
 
 def test_command_for_memory_says_to_save_first(dock, qtbot):

@@ -64,9 +64,12 @@ class ViewsPayload:
 
 @dataclass(frozen=True, eq=False)
 class ViewsOutput:
-    """Class probabilities of every network input, one (10 n_views, n_classes) array a cell."""
+    """Class probabilities of every network input, one (10 n_views, n_classes) array a cell.
 
-    probabilities: tuple[NDArray[np.float64], ...]
+    None stands for a cell whose patch shows nothing.
+    """
+
+    probabilities: tuple[NDArray[np.float64] | None, ...]
     precision: str
 
 
@@ -84,6 +87,7 @@ class _Cell:
     batches: list[list[ViewSpec]]
     outputs: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     final: bool = False
+    blank: bool = False
     call: NucleusCall | None = None
 
     def seen(self) -> NDArray[np.float64] | None:
@@ -162,6 +166,9 @@ class NucleusPlan:
         alone = len(self._cells) == 1
         while self._ready and views < BATCH_VIEWS:
             n, i = self._ready[0]
+            if self._cells[n].final:  # nothing to be seen there: the rest of its views are not
+                self._ready.popleft()
+                continue
             specs = self._specs(n, i)
             if chosen and views + len(specs) > BATCH_VIEWS:
                 break
@@ -171,6 +178,8 @@ class NucleusPlan:
             views += len(specs)
             if alone and self._is_first(i):
                 break
+        if not chosen:
+            return None
         urgent = alone and self.request.first_estimate and self._is_first(chosen[0].key[1])
         return Task(
             system=System.DEEPPAP,
@@ -204,8 +213,13 @@ class NucleusPlan:
             cell = self._cells[n]
             if cell.final:
                 continue
+            if probabilities is None:
+                self._done += len(cell.batches)  # its first output says so; no other is needed
+                cell.blank = cell.final = True
+                inputs = CROPS * len(cell_views.specs)
+                probabilities = np.full((inputs, len(self._abnormal)), np.nan)
             cell.outputs[i] = probabilities
-            if i != FIRST_ESTIMATE:
+            if not cell.blank and i != FIRST_ESTIMATE:
                 self._done += 1
                 self._settle(n, i)
             changed[n] = None
@@ -245,7 +259,9 @@ class NucleusPlan:
         abnormal = seen[:, self._abnormal].sum(axis=1)
         score = float(abnormal.mean())
         flags = cell.flags
-        if not np.isfinite(score):
+        if cell.blank:
+            flags = (*flags, "blank")
+        elif not np.isfinite(score):
             flags = (*flags, "not-finite")
         return NucleusCall(
             uid=cell.nucleus.uid,
