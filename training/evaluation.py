@@ -7,7 +7,7 @@ on, validated on, and its reserve.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,13 +35,14 @@ def evaluate_deeppap(
     preset: Preset | str = Preset.BALANCED,
     jitter: int = 0,
     border: Border | str = Border.ZERO,
-    part: Part = "held-out",
+    part: Part | None = None,
     groups: Sequence[str] | None = None,
     threshold: float | None = None,
     seed: int = 0,
     layout: Literal["herlev", "folders"] = "herlev",
     device: str = "auto",
     should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Score the cells of a data folder and report measures with intervals.
 
@@ -56,14 +57,18 @@ def evaluate_deeppap(
     preset, border, jitter, seed
         How cells are looked at; ``jitter`` moves centres by up to so many pixels.
     part
-        ``held-out``: all that was neither trained nor validated on. ``reserve``,
-        ``validation``: that part. ``all``: also what it was trained on; the report then says so.
+        None: the whole folder, which must hold nothing the model was trained or chosen on.
+        ``held-out``: what it was neither trained nor chosen on; the report names what was left
+        out. ``reserve``, ``validation``: that part. ``all``: also what it was trained on; the
+        report then says so.
     groups
         Only these slide groups, of the part.
     threshold
         None takes the model's own.
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    on_progress
+        Called with the cells done and to be done.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def evaluate_deeppap(
     Raises
     ------
     RecipeError
-        The cells asked for were trained on, or there are none.
+        The cells asked for were trained on (they are named), or there are none.
     """
     entry = find_model(model, System.DEEPPAP)
     if Preset(preset) is Preset.ADAPTIVE:
@@ -88,14 +93,16 @@ def evaluate_deeppap(
     probabilities = score_cells(
         network, records, looked_at=Preset(preset).value,  # type: ignore[arg-type]
         border=Border(border), jitter=jitter, seed=seed, should_stop=should_stop,
+        on_progress=on_progress,
     )  # fmt: skip
     scores = probabilities[:, [c.abnormal for c in info.classes]].sum(axis=1)
     report: dict[str, Any] = {
         "model": entry.label,
         "data": cells.name,
         "data_sha256": cells.sha256,
-        "part": part,
+        "part": part or "whole folder",
         "trained_on_these": trained_on,
+        "left_out": _left_out(cells, chosen),
         "preset": str(preset),
         "border": str(Border(border)),
         "jitter": jitter,
@@ -116,8 +123,15 @@ def evaluate_deeppap(
     return report
 
 
+def _left_out(cells: CellData, chosen: Sequence[int]) -> dict[str, Any]:
+    """How many cells were not measured on, and of which groups."""
+    there = set(chosen)
+    others = [r.group for i, r in enumerate(cells.records) if i not in there]
+    return {"cells": len(others), "groups": sorted(set(others))}
+
+
 def choose_cells(
-    info: ModelInfo, cells: CellData, part: Part, groups: Sequence[str] | None
+    info: ModelInfo, cells: CellData, part: Part | None, groups: Sequence[str] | None
 ) -> tuple[list[int], bool]:
     """Row numbers of the cells to measure on, and whether the model saw any of them.
 
@@ -128,7 +142,7 @@ def choose_cells(
     Raises
     ------
     RecipeError
-        ``groups`` names cells the model was trained on, or nothing is left.
+        Cells asked for by ``groups`` or by default were trained on, or nothing is left.
     """
     by_cell = info.data.get("split_by") == "cell"
     same_data = bool(info.data) and (
@@ -145,21 +159,31 @@ def choose_cells(
             return key in reserve
         if part == "validation":
             return key in validation
-        return part == "all" or key not in trained | validation
+        return part in ("all", None) or key not in trained | validation
 
     wanted = None if groups is None else set(groups)
     in_groups = [i for i, r in enumerate(cells.records) if wanted is None or r.group in wanted]
-    if wanted is not None and part != "all":
-        seen = sorted({cells.records[i].group for i in in_groups if keys[i] in trained})
+    if part is None or (wanted is not None and part != "all"):
+        refused = trained | (validation if part is None else set())
+        seen = [i for i in in_groups if keys[i] in refused]
         if seen:
             raise RecipeError(
-                f"Slide group '{seen[0]}' was in the training of {info.name}; a measurement on "
-                "it would flatter the model. Choose groups of its reserve, or part 'all'."
+                f"{len(seen)} of {len(in_groups)} cells of '{cells.name}' were in the training of "
+                f"{info.name} ({_named(keys[i] for i in seen)}); a measurement on them would "
+                "flatter the model. Measure on its other cells with --part held-out, or on all "
+                "with --part all, which the report will say."
             )
     rows = [i for i in in_groups if belongs(keys[i])]
     if not rows:
         raise RecipeError(
-            f"{cells.folder} holds no cells that {info.name} was not trained on (part '{part}'). "
-            "Use other data, or say part 'all'."
+            f"{cells.folder} holds no cells that {info.name} was not trained on (--part "
+            f"{part}). Use other data, or --part all, which the report will say."
         )
     return rows, any(keys[i] in trained for i in rows)
+
+
+def _named(keys: Iterable[str], most: int = 5) -> str:
+    """The first few of some groups or images, and how many more there are."""
+    names = sorted(set(keys))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

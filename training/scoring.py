@@ -58,6 +58,7 @@ def score_cells(
     jitter: int = 0,
     seed: int = 0,
     should_stop: Callable[[], bool] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.float64]:
     """Mean class probabilities of each cell, (n, n_classes).
 
@@ -77,6 +78,8 @@ def score_cells(
         Of the shifts (preset ``paper``) and of the jitter.
     should_stop
         Asked before every cell.
+    on_progress
+        Called after every cell with the number done and the number of all.
 
     Raises
     ------
@@ -108,4 +111,6 @@ def score_cells(
                     logits = network(piece.contiguous(memory_format=torch.channels_last))
                     probabilities.append(logits.double().softmax(dim=1).cpu())
             means.append(torch.cat(probabilities).mean(dim=0).numpy())
+            if on_progress is not None:
+                on_progress(len(means), len(records))
     return np.stack(means)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from enum import StrEnum
 from pathlib import Path
@@ -68,12 +69,13 @@ def evaluate(
     ] = 0,
     border: o.BorderOption = Border.ZERO,
     part: Annotated[
-        Part,
+        Part | None,
         typer.Option(
             help="held-out: every cell it was neither trained nor chosen on; reserve, validation: "
-            "that part; all: also what it was trained on, and the report says so."
+            "that part; all: also what it was trained on, and the report says so. Without it, "
+            "data that holds cells of its training is refused."
         ),
-    ] = Part.held_out,
+    ] = None,
     threshold: o.ThresholdOption = None,
     device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
@@ -82,9 +84,19 @@ def evaluate(
     """Measure a model on labelled data it was not trained on."""
     import training
 
+    o.check_output(out, [])
+    shown = sys.stderr.isatty()
+
+    def tell(done: int, total: int) -> None:
+        if done == 1 and not shown:
+            typer.echo(f"Scoring {total} cells.", err=True)
+        elif shown:
+            typer.echo(f"\r{done} of {total} cells", nl=done == total, err=True)
+
     report = training.evaluate(
         system, model, data, out, preset=views, jitter=jitter, border=border,
-        part=part.value, threshold=threshold, device=device, seed=seed,
+        part=None if part is None else part.value, threshold=threshold, device=device, seed=seed,
+        on_progress=tell,
     )  # fmt: skip
     typer.echo(
         json.dumps(report) if as_json else f"{json.dumps(report, indent=1)}\nWritten to {out}."

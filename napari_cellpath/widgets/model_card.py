@@ -9,6 +9,7 @@ from typing import Any
 from napari_cellpath.models import ModelEntry, ModelInfo
 
 _FIRST = ("reserve", "out_of_fold")  # set apart for good is the more honest measure
+_ALSO = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity"}
 _NAMES = {
     "reserve": "set apart before training",
     "out_of_fold": "of groups that the scoring model did not see",
@@ -33,6 +34,20 @@ def headline(info: ModelInfo) -> str:
     """The one measure that speaks for a model, in words."""
     for place, _, report in measures(info):
         return f"measured accuracy {_measure(report)} {_NAMES.get(place, f'({place})')}"
+    return "accuracy not measured"
+
+
+def measured(info: ModelInfo) -> str:
+    """That measure with what accuracy alone hides: AUC, sensitivity, specificity."""
+    for place, _, report in measures(info):
+        more = [
+            f"{name} {report[key]:.2f}"
+            for key, name in _ALSO.items()
+            if isinstance(report.get(key), int | float)
+        ]
+        cells = f" on {report['n']} cells" if report.get("n") else ""
+        numbers = ", ".join([_measure(report).removesuffix(cells), *more])
+        return f"measured accuracy {numbers},{cells} {_NAMES.get(place, f'({place})')}"
     return "accuracy not measured"
 
 

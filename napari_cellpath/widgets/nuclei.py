@@ -250,7 +250,7 @@ class NucleiDock(QWidget):
         entry = method.entry
         self.frame.subject.set_models(self._model_choices, entry.name if entry else "")
         self.frame.subject.accuracy.setText(
-            _sentence(model_card.headline(entry.info)) if entry else "Choose a model."
+            _sentence(model_card.measured(entry.info)) if entry else "Choose a model."
         )
         self.frame.action.primary.setEnabled(entry is not None and self.session.image is not None)
         self._show_clicking(self.session.clicking)

@@ -121,17 +121,25 @@ def test_scores_are_those_of_prediction(finished: tuple[Path, Path], cells_folde
 def test_evaluation_refuses_what_was_trained_on(
     finished: tuple[Path, Path], cells_folder: Path, tmp_path: Path
 ) -> None:
-    """Unasked, only the reserve is measured; slides of the training are refused by name."""
+    """Slides of the training are refused by name; asked to, what is left is measured."""
     _, model = finished
     info = verify(model)
+    with pytest.raises(CellpathError, match=r"of 40 cells .* were in the training .*and \d+ more"):
+        training.evaluate("deeppap", model, cells_folder, tmp_path / "r.json")
+    assert not (tmp_path / "r.json").exists()
+    done: list[tuple[int, int]] = []
     report = training.evaluate(
-        "deeppap", model, cells_folder, tmp_path / "r.json", preset="fast", jitter=5
-    )
+        "deeppap", model, cells_folder, tmp_path / "r.json", part="held-out", preset="fast",
+        jitter=5, on_progress=lambda n, of: done.append((n, of)),
+    )  # fmt: skip
+    assert done[-1] == (report["n"], report["n"])
+    assert report["left_out"]["cells"] == 40 - report["n"]
+    assert set(info.data["trained_on"]) <= set(report["left_out"]["groups"])
     assert report["n"] == info.metrics["reserve"]["as_marked"]["n"]
     assert report["trained_on_these"] is False
     assert json.loads((tmp_path / "r.json").read_text()) == report
     seen = info.data["trained_on"][0]
-    with pytest.raises(CellpathError, match=f"'{seen}' was in the training"):
+    with pytest.raises(CellpathError, match=rf"were in the training of .*\({seen}\)"):
         training.evaluate("deeppap", model, cells_folder, None, groups=[seen])
     with pytest.raises(CellpathError, match="holds no cells"):
         training.evaluate("deeppap", model, cells_folder, None, part="validation")
@@ -145,7 +153,9 @@ def test_evaluation_repeats_the_runs_numbers(
 ) -> None:
     """The reserve measured again from the model folder gives what its card says."""
     written = verify(finished[1]).metrics["reserve"]["jittered_5_px"]
-    again = training.evaluate("deeppap", finished[1], cells_folder, None, preset="fast", jitter=5)
+    again = training.evaluate(
+        "deeppap", finished[1], cells_folder, None, part="reserve", preset="fast", jitter=5
+    )
     for key in ("n", "accuracy", "auc", "sensitivity", "specificity"):
         assert again[key] == pytest.approx(written[key], abs=2e-3), key
 
