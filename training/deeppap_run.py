@@ -57,7 +57,8 @@ def run_deeppap(
     say = on_progress or (lambda _line: None)
     out = Path(out)
     keep_freed_memory()
-    recipe = _open_run(read_recipe(recipe_path), out, resume)
+    recipe = read_recipe(recipe_path)
+    _check_run(recipe, out, resume)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     data = read_cells(recipe.data)
@@ -71,6 +72,7 @@ def run_deeppap(
     )  # fmt: skip
     if len(set(data.abnormal[split.development].tolist())) < 2:
         raise RecipeError(f"{data.folder} holds only normal or only abnormal cells.")
+    _open_run(recipe, out)  # only now: a refused recipe leaves no folder behind
     say(
         f"{len(data.records)} cells of {len(set(data.groups))} slide groups; "
         f"reserve {len(split.reserve)} cells; {recipe.split.run_folds} of {recipe.split.folds} "
@@ -94,21 +96,22 @@ def run_deeppap(
     return _Run(recipe, data, split, trainer, out, say, should_stop, resume).go()
 
 
-def _open_run(recipe: Recipe, out: Path, resume: bool) -> Recipe:
-    """Make the folder of a run, or check that an old one is of the same recipe."""
+def _check_run(recipe: Recipe, out: Path, resume: bool) -> None:
+    """Refuse a folder that holds a run, unless it is the same recipe's and to be resumed."""
     path = out / "recipe.yaml"
     if path.is_file():
         if not resume:
             raise OutputError(f"{out} holds a run already. Resume it, or choose another folder.")
         if read_recipe(path) != recipe:
             raise RecipeError(f"{out} was begun with another recipe. Choose another folder.")
-        return recipe
+
+
+def _open_run(recipe: Recipe, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out} cannot be made ({error.strerror}).") from None
-    write_recipe(recipe, path)
-    return recipe
+    write_recipe(recipe, out / "recipe.yaml")
 
 
 @dataclass

@@ -83,6 +83,21 @@ def image_of(points: Points, layers: Iterable[Layer]) -> Image | None:
     return next((x for x in image_layers(layers) if facts_of(x).get("link") == link), None)
 
 
+def reunite(points: Points, layers: Iterable[Layer]) -> Image | None:
+    """Link a nuclei layer whose image was closed to the same file opened again; None if it is not.
+
+    Only a file can be known again: another image in memory may have other pixels.
+    """
+    path = facts_of(points).get("path")
+    if not path:
+        return None
+    for image in image_layers(layers):
+        if str(image.source.path or "") == path:
+            set_facts(points, image_link=link_of(image), image=image.name)
+            return image
+    return None
+
+
 def nuclei_layers_of(image: Image, layers: Iterable[Layer]) -> list[Points]:
     """All nuclei layers of an image, in the viewer's order."""
     link = facts_of(image).get("link")

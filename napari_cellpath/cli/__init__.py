@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
     # Accepted anywhere on the line, because nobody remembers that it belongs in front.
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
-    _add_commands()
     try:
+        _add_commands()
         code = app(arguments, standalone_mode=False)
     except CellpathError as error:
         if debug:
@@ -71,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         typer.echo("cellpath: cancelled.", err=True)
         return JobCancelledError.exit_code
     except TyperException as error:  # an option is missing, unknown or out of range
+        if not error.format_message():  # no argument at all: the help has just been shown
+            return 2
         typer.echo(f"cellpath: {error.format_message()} ('cellpath --help' lists all.)", err=True)
         return 2
     except BrokenPipeError:  # "cellpath ... | head": the reader has what it wanted

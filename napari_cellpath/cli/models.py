@@ -16,6 +16,8 @@ from napari_cellpath.models import ClassInfo, ModelInfo, find_model, list_models
 from napari_cellpath.models.registry import search_folders, user_models_folder
 from napari_cellpath.systems import catalogue
 
+MOST_LISTED = 12
+
 app = typer.Typer(no_args_is_help=True, help="List, show, verify, import and export models.")
 
 
@@ -63,15 +65,26 @@ def show(
             raise UnknownNameError(
                 f"{error} Architectures: {', '.join(catalogue.architecture_names())}."
             ) from None
+        verify(entry.folder)  # facts about other bytes than these are no facts
         facts, card = _facts(entry.folder, entry.info), entry.card
     if as_json:
         typer.echo(json.dumps(facts, indent=1, ensure_ascii=False))
         return
     for key, value in facts.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-        typer.echo(f"{key:14} {shown}")
+        if isinstance(value, dict | list):
+            value = json.dumps(_shortened(value), ensure_ascii=False)
+        typer.echo(f"{key:14} {value}")
     if card:
         typer.echo("\n" + card.strip())
+
+
+def _shortened(value: Any) -> Any:
+    """Facts without lists that nobody reads: hundreds of slide groups become their number."""
+    if isinstance(value, dict):
+        return {key: _shortened(inner) for key, inner in value.items()}
+    if isinstance(value, list) and len(value) > MOST_LISTED:
+        return f"{len(value)} entries (--json lists them)"
+    return value
 
 
 def _facts(folder: Path, info: ModelInfo) -> dict[str, Any]:

@@ -103,7 +103,8 @@ def _points_of_images(
     for file in files:
         if file.name in by_name:
             raise TableError(
-                f"Two images are called {file.name}; name their folders one at a time."
+                f"Two of the images are called {file.name}, and points name images by file name; "
+                "score them with two commands."
             )
         by_name[file.name] = file
     found: dict[Path, list[PointRow]] = {file: [] for file in files}

@@ -75,6 +75,7 @@ class NucleiDock(QWidget):
         super().__init__()
         self.setWindowTitle("Nuclei")
         self._docked = False
+        self._running = False
         self._exported_to = ""
         defaults = nuclei_defaults()
         self._models = {e.name: e for e in (models or (lambda: list_models(System.DEEPPAP)))()}
@@ -337,7 +338,11 @@ class NucleiDock(QWidget):
         count = inquiry.jobs.nuclei_under_way + inquiry.waiting
         if not count and not len(inquiry.jobs):
             self.frame.job.set_idle()
+            self._running = False
             return
+        if not self._running:  # what went wrong before is no news any more
+            self._running = True
+            self.frame.job.set_message("")
         self.frame.job.set_running(
             f"Scoring {wording.nuclei(count)}", inquiry.jobs.progress, inquiry.jobs.seconds_left
         )

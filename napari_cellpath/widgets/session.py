@@ -327,7 +327,8 @@ class NucleiSession:
     def _take_up(self, layer: Layer) -> None:
         if layer in self._held or not conventions.is_nuclei_layer(layer):
             return
-        image = conventions.image_of(layer, self.viewer.layers)
+        layers = self.viewer.layers
+        image = conventions.image_of(layer, layers) or conventions.reunite(layer, layers)
         if image is None:
             return
         taken = [uid for other in self._held.values() for uid in other.table.uids]

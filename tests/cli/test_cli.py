@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -264,3 +265,41 @@ def test_a_point_outside_names_table_line_and_image(field, model, capsys):
     )  # fmt: skip
     assert code == 2
     assert "points.csv line 3: (5, 5000) lies outside b.png of 280 x 300 pixels" in error
+
+
+@pytest.mark.parametrize("arguments", [(), ("predict",), ("models",)])
+def test_without_arguments_the_help_is_shown(arguments, capsys):
+    """Only the help: no empty error after it."""
+    code, text, error = run(*arguments, capsys=capsys)
+    assert code == 2
+    assert "Usage" in text + error
+    assert "cellpath: " not in error
+
+
+def test_show_refuses_a_damaged_model(model, tmp_path, capsys):
+    """Facts are shown only of files that are what they say; long lists are counted."""
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    code, text, _ = run("models", "show", copy, capsys=capsys)
+    assert code == 0
+    assert "parameters" in text
+    weights = next(copy.glob("*.safetensors"))
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(bytes(damaged))
+    code, text, error = run("models", "show", copy, capsys=capsys)
+    assert code == 2
+    assert weights.name in error
+    assert text == ""
+
+
+def test_cancelled_while_starting(monkeypatch, capsys):
+    """Ctrl-C during the imports is a cancelled command, not a traceback."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_cellpath.cli._add_commands", interrupted)
+    code, _, error = run("models", "list", capsys=capsys)
+    assert code == 130
+    assert error == "cellpath: cancelled.\n"

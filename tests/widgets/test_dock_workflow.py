@@ -345,6 +345,36 @@ def test_duplicated_layer_answers_do_not_cross(dock, viewer, qtbot):
     assert copy.features["call"][1] == "abnormal"
 
 
+def test_reopened_image_gets_its_nuclei_back(dock, viewer, qtbot, tmp_path, field):
+    """An image closed and opened again from its file is the image of its nuclei again."""
+    from PIL import Image as Pillow
+
+    path = str(tmp_path / "a.png")
+    Pillow.fromarray(field).save(path)
+    viewer.layers.clear()
+    viewer.open(path, plugin="napari")
+    (uid,) = score(dock, qtbot, (75, 225))
+    viewer.layers.remove(viewer.layers[0])
+    assert dock.session.nuclei is None
+    viewer.open(path, plugin="napari")
+    assert list(dock.session.nuclei.table.uids) == [uid]
+    assert dock.session.nuclei.layer.features["score"][0] == pytest.approx(0.75)
+    score(dock, qtbot, (75, 60))
+    assert len(viewer.layers) == 2, "no second nuclei layer"
+
+
+def test_an_old_trouble_is_not_told_for_ever(dock, qtbot, backend):
+    """What failed stays to be read until something is asked again."""
+    backend.fail_with = "The network is ill."
+    dock.session.set_clicking(True)
+    dock.session.nuclei.add(np.array([[75.0, 60.0]]))
+    qtbot.waitUntil(lambda: dock.frame.job.message.text() == "The network is ill.")
+    backend.fail_with = None
+    dock.score_all.click()
+    qtbot.waitUntil(lambda: bool(dock.session.nuclei.table.final.all()))
+    assert dock.frame.job.message.text() == ""
+
+
 def test_closing_the_dock_lets_go(dock, viewer, qtbot, backend):
     """Closing the dock cancels its jobs; the layer stays and is a plain points layer again."""
     backend.hold.clear()
