@@ -58,6 +58,9 @@ def write_card(info: ModelInfo, data: CellData) -> str:
     for name, title in (("out_of_fold", "Out of fold"), ("reserve", "Reserve")):
         if name in info.metrics:
             lines += _section(title, info.metrics[name])
+    notes = str(info.training["recipe"].get("notes", "")).strip()
+    if notes:
+        lines += [" ".join(notes.split()), ""]
     lines += [
         "## Limits",
         "",

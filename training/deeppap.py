@@ -1,9 +1,4 @@
-"""Training of DeepPap: folds for honest numbers and the threshold, then the final model.
-
-The order of a run: read the cells, set the reserve apart, train one model a fold and score
-the cells it did not see, choose the threshold on those scores alone, train the final model on
-everything but the reserve, score the reserve once, write the model folder.
-"""
+"""Fitting one DeepPap network to rows of labelled cells; the run round it is `deeppap_run`."""
 
 from __future__ import annotations
 
@@ -25,10 +20,12 @@ from torch.nn import functional as F
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from napari_cellpath.systems.deeppap.views import CROP, VIEW
-from training.augment import cut_window, mix_styles, random_crops, random_views
+from napari_cellpath.systems.deeppap.parts import PartsNetwork
+from napari_cellpath.systems.deeppap.views import VIEW
+from training.augment import cut_window, random_crops, random_views
 from training.checkpoint import write_whole
 from training.datasets import CellData
+from training.deeppap_network import TrainingNetwork, class_weights, outline_loss
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric, step_factor
 from training.initial import build_network
 from training.recipe import Recipe
@@ -69,64 +66,6 @@ class Cells:
             n_fine=len(data.fine_classes),
             has_masks=all(r.mask is not None for r in data.records),
         )
-
-
-class TrainingNetwork(nn.Module):
-    """The network, and beside its head the auxiliary ones that share its trunk.
-
-    A multi-task trunk learns what the fine classes and the published sizes have in common;
-    only `network` is kept.
-    """
-
-    def __init__(
-        self,
-        network: DeepPapNetwork,
-        n_fine: int,
-        n_features: int,
-        n_maps: int = 0,
-        mix_style: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.n_fine = n_fine
-        self.mix_style = mix_style
-        with torch.no_grad():
-            was = network.training
-            channels = network.eval().trunk(torch.zeros(1, 3, CROP, CROP)).shape[1]
-            network.train(was)
-        self.dropout = nn.Dropout(0.5)
-        self.auxiliary = nn.Linear(channels, n_fine + n_features)
-        self.dense = nn.Conv2d(channels, n_maps, 1) if n_maps else None
-        for layer in (self.auxiliary, self.dense):
-            if layer is not None:
-                nn.init.normal_(layer.weight, std=0.01)
-                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-
-    def _maps(self, crops: Tensor) -> Tensor:
-        """Run the trunk; in training, mix styles after its first two poolings."""
-        if not (self.training and self.mix_style > 0 and torch.rand(()) < self.mix_style):
-            maps: Tensor = self.network.trunk(crops)
-            return maps
-        maps, mixed = crops, 0
-        for layer in self.network.trunk.children():
-            maps = layer(maps)
-            if mixed < 2 and isinstance(layer, nn.MaxPool2d):
-                maps, mixed = mix_styles(maps), mixed + 1
-        return maps
-
-    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """Logits of the classes and fine classes, features' estimates, logits of the parts."""
-        maps = self._maps(crops)
-        side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
-        parts = None if self.dense is None else self.dense(maps)
-        return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
-
-
-def class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor:
-    """(1 / frequency) ** power, scaled so that the mean over the cells is 1."""
-    counts = torch.bincount(targets, minlength=n_classes).float()
-    weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
-    return weights * counts.sum() / (weights * counts).sum()
 
 
 def epoch_batches(
@@ -182,7 +121,8 @@ class Trainer:
             network.mean.copy_(self._mean_image(rows, seed))
         fine = self.cells.n_fine if self._weight_of_classes() > 0 else 0
         features = self.cells.features.shape[1] if self.recipe.auxiliary.features > 0 else 0
-        maps = 2 if self.cells.has_masks and self.recipe.auxiliary.masks > 0 else 0
+        with_masks = self.cells.has_masks and self.recipe.auxiliary.masks > 0
+        maps = 2 if with_masks and not isinstance(network, PartsNetwork) else 0
         whole = TrainingNetwork(network, fine, features, maps, self.recipe.augmentation.mix_style)
         return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -349,10 +289,12 @@ class Trainer:
             cut = random_crops(views, generator, at_random=r.augmentation.random_crop)
             crops = cut[:, :3].contiguous(memory_format=torch.channels_last)
             logits, fine, features, parts = module(crops)
-            total = F.cross_entropy(
-                logits, cells.targets[batch].to(device),
-                weight=weights, label_smoothing=r.label_smoothing,
-            )  # fmt: skip
+            targets = cells.targets[batch].to(device)
+            total = torch.zeros((), device=device)
+            for each in logits:
+                total = total + F.cross_entropy(
+                    each, targets, weight=weights, label_smoothing=r.label_smoothing
+                )
             if fine.shape[1]:
                 total = total + weight_of_classes * F.cross_entropy(
                     fine, cells.fine[batch].to(device), label_smoothing=r.label_smoothing
@@ -362,10 +304,7 @@ class Trainer:
                     features, cells.features[batch].to(device)
                 )
             if parts is not None:
-                wanted = F.adaptive_avg_pool2d(cut[:, 3:], parts.shape[-2:])
-                total = total + r.auxiliary.masks * F.binary_cross_entropy_with_logits(
-                    parts, wanted
-                )
+                total = total + r.auxiliary.masks * outline_loss(parts, cut[:, 3:])
             return total
 
         return loss

@@ -285,8 +285,8 @@ class _Run:
             return {}
         r = self.recipe
         report: dict[str, Any] = {
-            "protocol": f"cells of slide groups set apart before training and never used for a "
-            f"choice; preset {r.evaluation}; borders other than zero with views: "
+            "protocol": f"cells of slide groups set apart before training; "
+            f"preset {r.evaluation}; borders other than zero with views: "
             f"{r.fold_evaluation}",
             "as_marked": self._report(
                 rows, self._score(network, rows, 0, views=r.evaluation), threshold

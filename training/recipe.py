@@ -36,7 +36,9 @@ class Data(_Section):
 class Network(_Section):
     """What learns."""
 
-    backbone: Literal["squeezenet1_0", "convnet-t", "alexnet-tv"] = "squeezenet1_0"
+    backbone: Literal["squeezenet1_0", "squeezenet-parts", "convnet-t", "alexnet-tv"] = (
+        "squeezenet1_0"
+    )
     arguments: dict[str, float | int | str] = Field(
         {}, description="Passed to the backbone, e.g. width or groups of convnet-t."
     )
@@ -60,9 +62,7 @@ class Split(_Section):
     mode: Literal["group", "cell"] = Field(
         "group", description="group: a slide is never on two sides. cell: the paper's way."
     )
-    reserve: float = Field(
-        0.1, ge=0.0, lt=0.5, description="Share set apart before anything else; never a choice."
-    )
+    reserve: float = Field(0.1, ge=0.0, lt=0.5, description="Share set apart before anything else.")
     folds: int = Field(4, ge=2, le=20, description="Parts for out-of-fold validation.")
     run_folds: int = Field(
         4, ge=0, le=20, description="How many of the folds are trained for validation; 0: none."
@@ -217,6 +217,9 @@ class Recipe(_Section):
     )
     evaluation_jitter: int = Field(
         5, ge=0, le=20, description="Pixels by which centres are moved in the robustness numbers."
+    )
+    notes: str = Field(
+        "", max_length=2000, description="How the settings were found; stands in the model's card."
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
     seed: int = 0

@@ -36,6 +36,7 @@ from napari_cellpath.bridge.conventions import (
     image_shape,
     set_facts,
 )
+from napari_cellpath.bridge.matching import is_permutation, rows_before
 from napari_cellpath.bridge.timing import napari_call, timed
 from napari_cellpath.core.requests import Nucleus
 from napari_cellpath.core.results import NucleusCall
@@ -299,19 +300,14 @@ class NucleiLayer:
         data = np.array(self.layer.data, dtype=float).reshape(-1, 2)
         if len(data) == len(table):
             moved = np.flatnonzero((data != table.positions).any(axis=1))
-            if not _is_permutation(data[moved], table.positions[moved]):
+            if not is_permutation(data[moved], table.positions[moved]):
                 self._take_moves(data, moved)
                 return
-        rows_at: dict[tuple[float, ...], list[int]] = {}
-        for row in range(len(table) - 1, -1, -1):
-            rows_at.setdefault(tuple(table.positions[row]), []).append(row)
-        source = [
-            places.pop() if (places := rows_at.get(tuple(position))) else -1 for position in data
-        ]
-        kept = np.array([row for row in source if row >= 0], dtype=np.intp)
+        source = rows_before(table.positions, data)
+        kept = source[source >= 0]
         gone = [str(u) for u in table.uids[np.setdiff1d(np.arange(len(table)), kept)]]
         table.keep(kept)
-        is_new = np.array([row < 0 for row in source], dtype=bool)
+        is_new = source < 0
         fresh = table.append(data[is_new])
         # Rows now lie kept first, new last; the layer has them where it has them.
         order = np.empty(len(data), dtype=np.intp)
@@ -429,13 +425,6 @@ class NucleiLayer:
 
 def _uids(table: NucleusTable, mask: NDArray[np.bool_]) -> list[str]:
     return [str(uid) for uid in table.uids[mask]]
-
-
-def _is_permutation(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
-    """Whether b holds exactly a's points, each in another place."""
-    if not len(a):
-        return False
-    return np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
 
 
 def _transform_events(image: Image) -> list[Any]:

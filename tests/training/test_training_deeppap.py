@@ -21,7 +21,8 @@ from napari_cellpath.systems.deeppap.plan import NucleusPlan
 from napari_cellpath.systems.deeppap.predict import NucleusPredictor, load_network
 from tests.training.conftest import write_herlev
 from training.datasets import read_cells
-from training.deeppap import class_weights, epoch_batches, mean_state
+from training.deeppap import epoch_batches, mean_state
+from training.deeppap_network import class_weights
 from training.initial import build_network
 from training.recipe import Data, Network, Recipe, read_recipe
 from training.scoring import jittered_centre, score_cells

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torchvision import models as tv
-from torchvision.models.squeezenet import Fire
 
 CROP = 227
 VIEW = 256
@@ -194,20 +193,6 @@ def squeezenet1_0(n_classes: int = 2) -> DeepPapNetwork:
     nn.init.constant_(final.get_parameter("bias"), 0.0)
     head = nn.Sequential(nn.Dropout(0.5), final, nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return DeepPapNetwork(trunk, head, *_imagenet_statistics())
-
-
-def inference_form(network: DeepPapNetwork) -> nn.Module:
-    """Give the module that computes the network's logits fastest; equal but for rounding."""
-    trunk, head = network.trunk, network.head
-    if (
-        isinstance(trunk, nn.Sequential)
-        and isinstance(head, nn.Sequential)
-        and any(isinstance(layer, Fire) for layer in trunk)
-    ):
-        from napari_cellpath.systems.deeppap.squeeze_inference import SqueezeInference
-
-        return SqueezeInference(trunk, next(m for m in head if isinstance(m, nn.Conv2d)))
-    return network
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -21,7 +21,8 @@ from napari_cellpath.core.vocabulary import Border
 from napari_cellpath.models import ModelInfo, read_info, read_tensors
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems import catalogue
-from napari_cellpath.systems.deeppap.network import DeepPapNetwork, inference_form
+from napari_cellpath.systems.deeppap.inference import inference_form
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.plan import CellViews, ViewsOutput, ViewsPayload
 from napari_cellpath.systems.deeppap.presets import PATCH, WINDOW, ViewSpec
 from napari_cellpath.systems.deeppap.views import ten_crops, views

@@ -1,0 +1,91 @@
+"""The network while it learns: heads beside the one that is kept, and their losses."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
+from napari_cellpath.systems.deeppap.parts import GRID, PartsNetwork, on_grid
+from napari_cellpath.systems.deeppap.views import CROP
+from training.augment import mix_styles
+
+
+class TrainingNetwork(nn.Module):
+    """The network, and beside its head the auxiliary ones that share its trunk.
+
+    A multi-task trunk learns what the fine classes and the published sizes have in common;
+    only `network` is kept.
+    """
+
+    def __init__(
+        self,
+        network: DeepPapNetwork,
+        n_fine: int,
+        n_features: int,
+        n_maps: int = 0,
+        mix_style: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.n_fine = n_fine
+        self.mix_style = mix_style
+        with torch.no_grad():
+            was = network.training
+            channels = network.eval().trunk(torch.zeros(1, 3, CROP, CROP)).shape[1]
+            network.train(was)
+        self.dropout = nn.Dropout(0.5)
+        self.auxiliary = nn.Linear(channels, n_fine + n_features)
+        self.dense = nn.Conv2d(channels, n_maps, 1) if n_maps else None
+        for layer in (self.auxiliary, self.dense):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+
+    def _maps(self, crops: Tensor) -> Tensor:
+        """Run the trunk; in training, mix styles after its first two poolings."""
+        if not (self.training and self.mix_style > 0 and torch.rand(()) < self.mix_style):
+            maps: Tensor = self.network.trunk(crops)
+            return maps
+        maps, mixed = crops, 0
+        for layer in self.network.trunk.children():
+            maps = layer(maps)
+            if mixed < 2 and isinstance(layer, nn.MaxPool2d):
+                maps, mixed = mix_styles(maps), mixed + 1
+        return maps
+
+    def forward(self, crops: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
+        """Logits of the classes and fine classes, features' estimates, logits of the parts.
+
+        The classes' come as a list: a network of two heads has their sum and each alone.
+        """
+        parts: Tensor | None
+        if isinstance(self.network, PartsNetwork):
+            seen = self.network.see(crops)
+            maps, parts = seen.maps, seen.parts
+            logits = [seen.by_look + seen.by_measure, seen.by_look, seen.by_measure]
+        else:
+            maps = self._maps(crops)
+            parts = None if self.dense is None else self.dense(maps)
+            logits = [self.network.head(maps)]
+        side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
+        return logits, side[:, : self.n_fine], side[:, self.n_fine :], parts
+
+
+def outline_loss(parts: Tensor, masks: Tensor) -> Tensor:
+    """Cross-entropy of every place and, for outlines as fine as `on_grid`, overlap (Dice)."""
+    if parts.shape[-1] != GRID:
+        wanted = F.adaptive_avg_pool2d(masks, (parts.shape[-2], parts.shape[-1]))
+        return F.binary_cross_entropy_with_logits(parts, wanted)
+    wanted, found = on_grid(masks), parts.sigmoid()
+    both, either = (found * wanted).sum((2, 3)), (found + wanted).sum((2, 3))
+    overlap = (2 * both + 1.0) / (either + 1.0)
+    return F.binary_cross_entropy_with_logits(parts, wanted) + (1.0 - overlap).mean()
+
+
+def class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor:
+    """(1 / frequency) ** power, scaled so that the mean over the cells is 1."""
+    counts = torch.bincount(targets, minlength=n_classes).float()
+    weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
+    return weights * counts.sum() / (weights * counts).sum()
