@@ -161,6 +161,31 @@ def jitter_stain(rgb: Tensor, settings: Augmentation, generator: torch.Generator
     return rgb.clamp_(0.0, 255.0)
 
 
+def vary_parts(rgb: Tensor, parts: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+    """Darken or lighten nucleus, cytoplasm and surroundings, each by a factor of its own.
+
+    Parameters
+    ----------
+    rgb
+        (n, 3, H, W) in 0..255.
+    parts
+        (n, 2, H, W) in 0..1: nucleus, and cell with its nucleus.
+    spread
+        Optical densities are multiplied by up to exp(+-spread).
+    generator
+        CPU generator.
+    """
+    n = len(rgb)
+    amount = _uniform(3 * n, -spread, spread, generator).view(n, 3, 1, 1).to(rgb)
+    nucleus, cell = parts[:, :1], parts.amax(dim=1, keepdim=True)
+    areas = torch.cat([nucleus, cell - nucleus, 1.0 - cell], dim=1)
+    power = (areas * amount).sum(dim=1, keepdim=True)
+    for _ in range(2):  # no edge may be drawn where a hand once drew the mask
+        power = F.avg_pool2d(F.pad(power, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    power = power.exp()
+    return (rgb / 255.0).clamp(min=0.0) ** power * 255.0
+
+
 def blur_views(rgb: Tensor, sigmas: Tensor) -> Tensor:
     """Blur each of (n, C, H, W) by its own Gaussian; sigma 0 leaves it as it is."""
     n, channels = rgb.shape[:2]
@@ -239,6 +264,8 @@ def random_views(
     inside = torch.where((kind == 1).view(n, 1, 1, 1), torch.ones_like(mask), mask)
     ground = backgrounds.to(rgb)[:, :, None, None].expand_as(rgb)
     rgb = torch.where(fill, rgb * inside + ground * (1 - inside), rgb)
+    if settings.parts > 0:
+        rgb = vary_parts(rgb, parts, settings.parts, generator)
     rgb = jitter_stain(rgb, settings, generator, n)
     if settings.blur > 0:
         sigmas = _uniform(n, 0, settings.blur, generator)

@@ -129,6 +129,14 @@ class Augmentation(_Section):
     stain: float = Field(
         0.15, ge=0, le=1, description="Amounts of haematoxylin, eosin and rest vary by this share."
     )
+    parts: float = Field(
+        0.0,
+        ge=0,
+        le=2,
+        description="How far the densities of nucleus, cytoplasm and surroundings vary apart from "
+        "each other (natural logarithm), where the data have masks: shapes hold from slide to "
+        "slide, shades do not.",
+    )
     colour: float = Field(
         0.2, ge=0, le=1, description="Brightness, contrast and saturation vary by this share."
     )

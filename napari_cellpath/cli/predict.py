@@ -22,7 +22,7 @@ from napari_cellpath.core.tables import OUTSIDE, PointRow, nucleus_columns, read
 from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.slides.windows import image_shape
+from napari_cellpath.slides.windows import image_notes, image_shape
 
 app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images.")
 
@@ -63,6 +63,8 @@ def deeppap(
         shape = image_shape(FileImage(str(file))) if rows else (0, 0)
         for r in rows:
             check_inside(r.row, r.col, shape, f"{points} line {r.line}", file.name)
+        for note in image_notes(FileImage(str(file))) if rows else ():
+            typer.echo(f"{file.name}: {note}", err=True)
     requests = [
         NucleusRequest(
             image=FileImage(str(file), mpp=mpp),

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_cellpath.backend import connect
@@ -303,3 +304,16 @@ def test_cancelled_while_starting(monkeypatch, capsys):
     code, _, error = run("models", "list", capsys=capsys)
     assert code == 130
     assert error == "cellpath: cancelled.\n"
+
+
+def test_what_was_done_to_an_image_is_said(field, model, capsys):
+    """Only the first page of several is scored, and a line says so."""
+    pages = np.random.default_rng(0).integers(0, 255, (3, 64, 64, 3), dtype=np.uint8)
+    tifffile.imwrite(field / "pages.tif", pages, photometric="rgb")
+    (field / "p.csv").write_text("row,col\n30,30\n")
+    code, _, error = run(
+        "predict", "deeppap", field / "pages.tif", "--points", field / "p.csv",
+        "--out", field / "o.csv", "--model", model, "--views", "fast", capsys=capsys,
+    )  # fmt: skip
+    assert code == 0
+    assert error == "pages.tif: The file holds 3 images; the first is read.\n"

@@ -13,7 +13,14 @@ from napari_cellpath.systems.deeppap.predict import window_tensor
 from napari_cellpath.systems.deeppap.presets import WINDOW as PREDICTED_WINDOW
 from napari_cellpath.systems.deeppap.presets import ViewSpec
 from napari_cellpath.systems.deeppap.views import views
-from training.augment import cut_window, jitter_stain, random_crops, random_views, sample_patches
+from training.augment import (
+    cut_window,
+    jitter_stain,
+    random_crops,
+    random_views,
+    sample_patches,
+    vary_parts,
+)
 from training.recipe import Augmentation, Borders
 
 RNG = np.random.default_rng(5)
@@ -132,3 +139,23 @@ def test_window_at_a_corner_is_reflected() -> None:
 def test_border_shares() -> None:
     """Shares come in the order the augmentation draws them."""
     assert Borders(zero=0.5, reflect=0.3, background=0.2).shares() == (0.5, 0.3, 0.2)
+
+
+def test_parts_vary_apart_and_black_stays_black() -> None:
+    """Nucleus, cytoplasm and surroundings change by factors of their own; shapes stay."""
+    rgb = torch.full((8, 3, 96, 96), 128.0)
+    rgb[..., :10, :] = 0.0
+    parts = torch.zeros(8, 2, 96, 96)
+    parts[:, 1, 20:76, 20:76] = 1.0
+    parts[:, 0, 36:60, 36:60] = 1.0
+    seen = vary_parts(rgb, parts, 0.4, torch.Generator().manual_seed(0))
+    assert (seen[..., :10, :] == 0).all()
+    places = seen[:, 0, [48, 27, 14], [48, 27, 5]]  # nucleus, cytoplasm, outside
+    density = -(places / 255.0).log() / -torch.tensor(128.0 / 255.0).log()
+    assert (density > 0.66).all()
+    assert (density < 1.5).all()
+    assert (density.std(dim=1) > 0.02).all(), "not one factor for all three"
+    again = vary_parts(rgb, parts, 0.4, torch.Generator().manual_seed(0))
+    assert torch.equal(seen, again)
+    steps = seen[:, 0, 10:, 48].diff(dim=1).abs().amax()
+    assert steps < 20, "no hard edge is drawn"
