@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,22 +47,25 @@ def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
 
 
 def planned_seconds(
-    recipe: Recipe, speed: Speed, abnormal: NDArray[np.bool_], n_reserve: int
+    recipe: Recipe, speed: Speed, views: NDArray[np.int64], n_reserve: int
 ) -> tuple[float, float]:
-    """Seconds of training and of scoring that a recipe asks for."""
-    normal_views, abnormal_views = recipe.views_per_epoch
-    images = float(np.where(abnormal, abnormal_views, normal_views).sum())
+    """Seconds of training and of scoring that a recipe asks for; see `fit_to_budget`."""
+    images = float(views.sum())
     fold_epochs = recipe.fold_epochs or recipe.epochs
     folds = fold_epochs * recipe.split.run_folds * (1 - 1 / recipe.split.folds)
     training = (folds + recipe.epochs) * images * speed.step
-    validated = len(abnormal) * recipe.split.run_folds / recipe.split.folds
+    validated = len(views) * recipe.split.run_folds / recipe.split.folds
     inputs = 2 * validated * INPUTS[recipe.fold_evaluation]
     inputs += 2 * n_reserve * (INPUTS[recipe.evaluation] + INPUTS[recipe.fold_evaluation])
     return training, inputs * speed.score
 
 
 def fit_to_budget(
-    recipe: Recipe, seconds: float, speed: Speed, abnormal: NDArray[np.bool_], n_reserve: int
+    recipe: Recipe,
+    seconds: float,
+    speed: Speed,
+    views_of: Callable[[Recipe], NDArray[np.int64]],
+    n_reserve: int,
 ) -> Recipe:
     """Shrink views and epochs so that the whole run takes about ``seconds``.
 
@@ -73,8 +77,8 @@ def fit_to_budget(
         For training and scoring together.
     speed
         Of this machine, now.
-    abnormal
-        Of every cell that may be trained on.
+    views_of
+        Gives, under a recipe, the views an epoch of every cell that may be trained on.
     n_reserve
         Cells of the reserve.
 
@@ -83,13 +87,13 @@ def fit_to_budget(
     Recipe
         At least one view of each cell and one epoch; unchanged where the time suffices.
     """
-    training, scoring = planned_seconds(recipe, speed, abnormal, n_reserve)
+    training, scoring = planned_seconds(recipe, speed, views_of(recipe), n_reserve)
     share = max(seconds - scoring, 0.0) / training
     if share >= 1.0:
         return recipe
-    views = tuple(max(1, int(v * share)) for v in recipe.views_per_epoch)
-    recipe = recipe.model_copy(update={"views_per_epoch": views})
-    training, _ = planned_seconds(recipe, speed, abnormal, n_reserve)
+    fewer_views = tuple(max(1, int(v * share)) for v in recipe.views_per_epoch)
+    recipe = recipe.model_copy(update={"views_per_epoch": fewer_views})
+    training, _ = planned_seconds(recipe, speed, views_of(recipe), n_reserve)
     share = min(max(seconds - scoring, 0.0) / training, 1.0)
     fewer = {"epochs": max(_LEAST_EPOCHS, int(recipe.epochs * share))}
     if recipe.fold_epochs:

@@ -17,6 +17,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
@@ -68,19 +69,37 @@ class Cells:
         )
 
 
+def views_of_cells(recipe: Recipe, data: CellData) -> NDArray[np.int64]:
+    """How often each cell, (n,), is seen in an epoch.
+
+    Raises
+    ------
+    RecipeError
+        ``more_views`` names a class that the data do not have.
+    """
+    views = np.where(data.abnormal, recipe.views_per_epoch[1], recipe.views_per_epoch[0])
+    names = [c.name for c in data.fine_classes]
+    for name, times in recipe.more_views.items():
+        if name not in names:
+            raise RecipeError(f"more_views: there is no class '{name}'; known: {', '.join(names)}.")
+        views = np.where(data.labels == names.index(name), views * times, views)
+    return views.astype(np.int64)
+
+
 def epoch_batches(
-    rows: Rows, abnormal: NDArray[np.bool_], recipe: Recipe, epoch: int, seed: int
+    rows: Rows, views: NDArray[np.int64], batch: int, epoch: int, seed: int
 ) -> list[Tensor]:
     """Shuffle one epoch's rows into batches; depends on the seed and the epoch alone.
+
+    ``views`` says of every cell how often it is seen (see `views_of_cells`).
 
     A last batch less than half full is left out (unless it is the only one): its gradient is
     mostly noise.
     """
-    times = np.where(abnormal[rows], recipe.views_per_epoch[1], recipe.views_per_epoch[0])
-    repeated = np.repeat(rows, times)
+    repeated = np.repeat(rows, views[rows])
     np.random.default_rng([seed, epoch]).shuffle(repeated)
-    batches = list(torch.from_numpy(repeated.astype(np.int64)).split(recipe.batch))
-    if len(batches) > 1 and len(batches[-1]) * 2 < recipe.batch:
+    batches = list(torch.from_numpy(repeated.astype(np.int64)).split(batch))
+    if len(batches) > 1 and len(batches[-1]) * 2 < batch:
         batches.pop()
     return batches
 
@@ -194,10 +213,10 @@ class Trainer:
         epochs = epochs or self.recipe.epochs
         fabric = make_fabric(self.device, self.precision)
         generator = torch.Generator().manual_seed(seed)
-        abnormal = self.data.abnormal
+        views = views_of_cells(self.recipe, self.data)
 
         def batches(epoch: int) -> Sequence[Tensor]:
-            return epoch_batches(rows, abnormal, self.recipe, epoch, seed)
+            return epoch_batches(rows, views, self.recipe.batch, epoch, seed)
 
         def on_epoch(metrics: Metrics) -> None:
             self.seconds_per_epoch.append(metrics["seconds"])

@@ -32,7 +32,14 @@ from training.budget import fit_to_budget, measure_speed
 from training.card import write_card
 from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, CellData, read_cells
-from training.deeppap import Cells, Rows, Trainer, mean_state, network_arrays
+from training.deeppap import (
+    Cells,
+    Rows,
+    Trainer,
+    mean_state,
+    network_arrays,
+    views_of_cells,
+)
 from training.fit import Metrics, StopCheck
 from training.recipe import Recipe, check_recipe, read_recipe, write_recipe
 from training.scoring import score_cells
@@ -72,6 +79,7 @@ def run_deeppap(
     )  # fmt: skip
     if len(set(data.abnormal[split.development].tolist())) < 2:
         raise RecipeError(f"{data.folder} holds only normal or only abnormal cells.")
+    views_of_cells(recipe, data)
     _open_run(recipe, out)  # only now: a refused recipe leaves no folder behind
     say(
         f"{len(data.records)} cells of {len(set(data.groups))} slide groups; "
@@ -84,7 +92,11 @@ def run_deeppap(
     if seconds is not None and not (out / "used.json").is_file():
         speed = measure_speed(trainer, split.development)
         recipe = fit_to_budget(
-            recipe, seconds, speed, data.abnormal[split.development], len(split.reserve)
+            recipe,
+            seconds,
+            speed,
+            lambda r: views_of_cells(r, data)[split.development],
+            len(split.reserve),
         )
         say(
             f"to stay within {seconds:.0f} s: {recipe.epochs} epochs of "

@@ -203,6 +203,11 @@ class Recipe(_Section):
         (1, 1), description="Views of a normal and of an abnormal cell in one epoch."
     )
     batch: int = Field(32, ge=1, le=4096)
+    more_views: dict[str, int] = Field(
+        {},
+        description="Fine classes that are seen so many times as often, e.g. one that looks like "
+        "another and that few slides hold.",
+    )
     balance: float = Field(
         0.5, ge=0, le=1, description="Loss weights are (1/frequency) to this power; 1: equal say."
     )
@@ -246,6 +251,8 @@ class Recipe(_Section):
             )
         if min(self.views_per_epoch) < 1:
             raise ValueError("views_per_epoch must be at least 1 for either class")
+        if any(times < 1 for times in self.more_views.values()):
+            raise ValueError("more_views must be at least 1 for each class named")
         return self
 
 

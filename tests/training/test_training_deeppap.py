@@ -21,7 +21,7 @@ from napari_cellpath.systems.deeppap.plan import NucleusPlan
 from napari_cellpath.systems.deeppap.predict import NucleusPredictor, load_network
 from tests.training.conftest import write_herlev
 from training.datasets import read_cells
-from training.deeppap import epoch_batches, mean_state
+from training.deeppap import epoch_batches, mean_state, views_of_cells
 from training.deeppap_network import class_weights
 from training.initial import build_network
 from training.recipe import Data, Network, Recipe, read_recipe
@@ -279,15 +279,26 @@ def test_caffenet_weights_are_taken_in(tmp_path: Path) -> None:
 
 def test_epochs_are_shuffled_by_seed_and_epoch_alone() -> None:
     """Views a class, the same order again for the same seed and epoch, another for others."""
-    rows, abnormal = np.arange(20), np.arange(20) % 2 == 1
-    recipe = Recipe(name="x", views_per_epoch=(3, 1), batch=16)
-    first = epoch_batches(rows, abnormal, recipe, 0, 5)
+    rows, views = np.arange(20), np.where(np.arange(20) % 2 == 1, 1, 3)
+    first = epoch_batches(rows, views, 16, 0, 5)
     seen = torch.cat(first)
     assert len(seen) == 40  # 40 of 40: the last batch of 8 is half full
     assert int((seen == 0).sum()) == 3
     assert int((seen == 1).sum()) == 1
-    assert torch.equal(seen, torch.cat(epoch_batches(rows, abnormal, recipe, 0, 5)))
-    assert not torch.equal(seen, torch.cat(epoch_batches(rows, abnormal, recipe, 1, 5)))
+    assert torch.equal(seen, torch.cat(epoch_batches(rows, views, 16, 0, 5)))
+    assert not torch.equal(seen, torch.cat(epoch_batches(rows, views, 16, 1, 5)))
+
+
+def test_some_classes_are_seen_more_often(cells_folder: Path) -> None:
+    """Views by class and by fine class multiply; a class that is not there is refused."""
+    data = read_cells(Data(folder=str(cells_folder)))
+    names = [c.name for c in data.fine_classes]
+    recipe = Recipe(name="x", views_per_epoch=(2, 1), more_views={names[0]: 3})
+    views = views_of_cells(recipe, data)
+    assert set(views[data.labels == 0]) == {3 if data.abnormal[data.labels == 0][0] else 6}
+    assert set(views[data.abnormal & (data.labels != 0)]) == {1}
+    with pytest.raises(CellpathError, match="there is no class 'pink'; known: "):
+        views_of_cells(Recipe(name="x", more_views={"pink": 2}), data)
 
 
 def test_class_weights_balance() -> None:
