@@ -21,12 +21,11 @@ from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from napari_cellpath.systems.deeppap.parts import PartsNetwork
 from napari_cellpath.systems.deeppap.views import VIEW
 from training.augment import cut_window, random_crops, random_views
 from training.checkpoint import write_whole
 from training.datasets import CellData
-from training.deeppap_network import TrainingNetwork, class_weights, outline_loss
+from training.deeppap_network import TrainingNetwork, class_weights
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric, step_factor
 from training.initial import build_network
 from training.recipe import Recipe
@@ -140,8 +139,7 @@ class Trainer:
             network.mean.copy_(self._mean_image(rows, seed))
         fine = self.cells.n_fine if self._weight_of_classes() > 0 else 0
         features = self.cells.features.shape[1] if self.recipe.auxiliary.features > 0 else 0
-        with_masks = self.cells.has_masks and self.recipe.auxiliary.masks > 0
-        maps = 2 if with_masks and not isinstance(network, PartsNetwork) else 0
+        maps = 2 if self.cells.has_masks and self.recipe.auxiliary.masks > 0 else 0
         whole = TrainingNetwork(network, fine, features, maps, self.recipe.augmentation.mix_style)
         return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -308,12 +306,10 @@ class Trainer:
             cut = random_crops(views, generator, at_random=r.augmentation.random_crop)
             crops = cut[:, :3].contiguous(memory_format=torch.channels_last)
             logits, fine, features, parts = module(crops)
-            targets = cells.targets[batch].to(device)
-            total = torch.zeros((), device=device)
-            for each in logits:
-                total = total + F.cross_entropy(
-                    each, targets, weight=weights, label_smoothing=r.label_smoothing
-                )
+            total = F.cross_entropy(
+                logits, cells.targets[batch].to(device),
+                weight=weights, label_smoothing=r.label_smoothing,
+            )  # fmt: skip
             if fine.shape[1]:
                 total = total + weight_of_classes * F.cross_entropy(
                     fine, cells.fine[batch].to(device), label_smoothing=r.label_smoothing
@@ -323,7 +319,10 @@ class Trainer:
                     features, cells.features[batch].to(device)
                 )
             if parts is not None:
-                total = total + r.auxiliary.masks * outline_loss(parts, cut[:, 3:])
+                wanted = F.adaptive_avg_pool2d(cut[:, 3:], (parts.shape[-2], parts.shape[-1]))
+                total = total + r.auxiliary.masks * F.binary_cross_entropy_with_logits(
+                    parts, wanted
+                )
             return total
 
         return loss

@@ -1,13 +1,11 @@
-"""The network while it learns: heads beside the one that is kept, and their losses."""
+"""The network while it learns, with heads beside the one that is kept."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from napari_cellpath.systems.deeppap.parts import GRID, PartsNetwork, on_grid
 from napari_cellpath.systems.deeppap.views import CROP
 from training.augment import mix_styles
 
@@ -55,33 +53,12 @@ class TrainingNetwork(nn.Module):
                 maps, mixed = mix_styles(maps), mixed + 1
         return maps
 
-    def forward(self, crops: Tensor) -> tuple[list[Tensor], Tensor, Tensor, Tensor | None]:
-        """Logits of the classes and fine classes, features' estimates, logits of the parts.
-
-        The classes' come as a list: a network of two heads has their sum and each alone.
-        """
-        parts: Tensor | None
-        if isinstance(self.network, PartsNetwork):
-            seen = self.network.see(crops)
-            maps, parts = seen.maps, seen.parts
-            logits = [seen.by_look + seen.by_measure, seen.by_look, seen.by_measure]
-        else:
-            maps = self._maps(crops)
-            parts = None if self.dense is None else self.dense(maps)
-            logits = [self.network.head(maps)]
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Logits of the classes and fine classes, features' estimates, logits of the parts."""
+        maps = self._maps(crops)
         side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
-        return logits, side[:, : self.n_fine], side[:, self.n_fine :], parts
-
-
-def outline_loss(parts: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy of every place and, for outlines as fine as `on_grid`, overlap (Dice)."""
-    if parts.shape[-1] != GRID:
-        wanted = F.adaptive_avg_pool2d(masks, (parts.shape[-2], parts.shape[-1]))
-        return F.binary_cross_entropy_with_logits(parts, wanted)
-    wanted, found = on_grid(masks), parts.sigmoid()
-    both, either = (found * wanted).sum((2, 3)), (found + wanted).sum((2, 3))
-    overlap = (2 * both + 1.0) / (either + 1.0)
-    return F.binary_cross_entropy_with_logits(parts, wanted) + (1.0 - overlap).mean()
+        parts = None if self.dense is None else self.dense(maps)
+        return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
 
 
 def class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor:

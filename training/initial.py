@@ -85,11 +85,7 @@ def _load_trunk(network: DeepPapNetwork, settings: Network) -> str:
 def _from_torchvision(network: DeepPapNetwork, backbone: str) -> str:
     from torchvision import models as tv
 
-    names = {
-        "squeezenet1_0": "SqueezeNet1_0_Weights",
-        "squeezenet-parts": "SqueezeNet1_0_Weights",
-        "alexnet-tv": "AlexNet_Weights",
-    }
+    names = {"squeezenet1_0": "SqueezeNet1_0_Weights", "alexnet-tv": "AlexNet_Weights"}
     if backbone not in names:
         raise RecipeError(
             f"network.weights: torchvision has none for {backbone}. Give the path of a "

@@ -36,9 +36,7 @@ class Data(_Section):
 class Network(_Section):
     """What learns."""
 
-    backbone: Literal["squeezenet1_0", "squeezenet-parts", "convnet-t", "alexnet-tv"] = (
-        "squeezenet1_0"
-    )
+    backbone: Literal["squeezenet1_0", "convnet-t", "alexnet-tv"] = "squeezenet1_0"
     arguments: dict[str, float | int | str] = Field(
         {}, description="Passed to the backbone, e.g. width or groups of convnet-t."
     )

@@ -16,7 +16,6 @@ SYSTEMS: dict[System, SystemEntry] = {
             "convnet-t": "napari_cellpath.systems.deeppap.network:convnet_t",
             "alexnet-tv": "napari_cellpath.systems.deeppap.network:alexnet_tv",
             "squeezenet1_0": "napari_cellpath.systems.deeppap.network:squeezenet1_0",
-            "squeezenet-parts": "napari_cellpath.systems.deeppap.parts:squeezenet_parts",
         },
     ),
 }

@@ -80,7 +80,7 @@ def test_lrn_runs_in_bfloat16():
     assert torch.allclose(low.float(), AcrossChannelLRN()(x), rtol=0.02, atol=0.1)
 
 
-@pytest.mark.parametrize("name", ["convnet-t", "alexnet-tv", "squeezenet1_0", "squeezenet-parts"])
+@pytest.mark.parametrize("name", ["convnet-t", "alexnet-tv", "squeezenet1_0"])
 @pytest.mark.parametrize("n_classes", [2, 7])
 def test_every_backbone_gives_one_logit_a_class(name, n_classes):
     """227-px crops in, (N, n_classes) out, for two and for seven classes."""
@@ -89,11 +89,10 @@ def test_every_backbone_gives_one_logit_a_class(name, n_classes):
         assert network(torch.rand(2, 3, 227, 227)).shape == (2, n_classes)
 
 
-@pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet-parts"])
-def test_inference_form_equals_the_network(name):
+def test_inference_form_equals_the_network():
     """What the predictor computes with differs from the trained module by rounding only."""
     torch.manual_seed(0)
-    network = build(name, n_classes=3).eval()
+    network = build("squeezenet1_0", n_classes=3).eval()
     crops = torch.randn(3, 3, 227, 227)
     with torch.inference_mode():
         expected = network(crops)

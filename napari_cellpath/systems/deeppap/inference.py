@@ -6,14 +6,11 @@ from torch import nn
 from torchvision.models.squeezenet import Fire
 
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from napari_cellpath.systems.deeppap.parts import PartsInference, PartsNetwork
 from napari_cellpath.systems.deeppap.squeeze_inference import SqueezeInference
 
 
 def inference_form(network: DeepPapNetwork) -> nn.Module:
     """Give the module that computes the network's logits fastest; equal but for rounding."""
-    if isinstance(network, PartsNetwork):
-        return PartsInference(network)
     trunk, head = network.trunk, network.head
     if (
         isinstance(trunk, nn.Sequential)

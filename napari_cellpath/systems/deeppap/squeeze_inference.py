@@ -13,8 +13,6 @@ digits of a float32 sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -81,18 +79,10 @@ class SqueezeInference(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, n_classes)."""
-        *_, (a, b) = self.branches(x)
-        return self.classify(a, b)
-
-    def branches(self, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """The two branches of every fire module, in order."""
         a: Tensor = _pool(self.entry(x)).relu_()
         b: Tensor | None = None
         for fire in self.fires:
             a, b = fire(a, b)
-            yield a, b
-
-    def classify(self, a: Tensor, b: Tensor) -> Tensor:
-        """Logits from the last branches."""
+        assert b is not None  # there are eight fire modules  # noqa: S101
         features = torch.cat([a.mean(dim=(2, 3)), b.mean(dim=(2, 3))], dim=1)
         return F.linear(features, self.weight, self.bias)
