@@ -49,6 +49,7 @@ class DockFrame(QWidget):
         self.result = ResultSection(columns)
         self.correct = CorrectSection()
         self.out = OutSection()
+        self.out.layout().setContentsMargins(MARGIN, MARGIN // 2, MARGIN, MARGIN // 2)
 
         inner = QWidget()
         column = QVBoxLayout(inner)
@@ -62,7 +63,6 @@ class DockFrame(QWidget):
         column.addWidget(_rule())
         column.addWidget(self.result, 1)
         column.addWidget(self.correct)
-        column.addWidget(self.out)
 
         self.scroll = QScrollArea()
         self.scroll.setWidgetResizable(True)
@@ -71,7 +71,9 @@ class DockFrame(QWidget):
         self.scroll.setWidget(inner)
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(self.scroll)
+        outer.setSpacing(0)
+        outer.addWidget(self.scroll, 1)
+        outer.addWidget(self.out)  # what one does last must not have to be scrolled to
         # Else napari pads the dock with empty space instead of giving it to the table.
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._colour_of_text = ""
