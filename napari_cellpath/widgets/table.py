@@ -17,6 +17,7 @@ from qtpy.QtCore import (
     QItemSelection,
     QItemSelectionModel,
     QModelIndex,
+    QSize,
     Qt,
     Signal,
 )
@@ -149,6 +150,9 @@ class ColumnsModel(QAbstractTableModel):
         return order[::-1]
 
 
+LOWEST = 120  # pixels: the header and four rows
+
+
 class CellTable(QTableView):
     """The table: a click jumps to the cell, the selection is the layer's."""
 
@@ -186,10 +190,14 @@ class CellTable(QTableView):
         self.columns.layoutChanged.connect(self._on_sorted)
         for number, column in enumerate(self.columns.columns):
             self.setColumnWidth(number, column.width)
-        self.setMinimumHeight(120)
+        self.setMinimumHeight(LOWEST)
         self.selectionModel().selectionChanged.connect(self._on_selection)
         self.selectionModel().currentRowChanged.connect(self._on_current)
         self.clicked.connect(lambda index: self.row_entered.emit(self.columns.row_at(index.row())))
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Ask for little: the table takes what is left, and buttons below it stay in sight."""
+        return QSize(super().sizeHint().width(), LOWEST)
 
     def reset_rows(self, count: int, selected: Iterable[int]) -> None:
         """Take up a new number of rows and this selection."""
