@@ -30,7 +30,12 @@ from napari_cellpath.backend.failures import as_user_error, from_worker
 from napari_cellpath.backend.job import Job, JobState, Listener, WorkerStatus
 from napari_cellpath.backend.planning import Action, find_to_warm, plan_job, run_actions
 from napari_cellpath.backend.schedule import RunningJob, Schedule, Ticket
-from napari_cellpath.core.errors import BackendError, CellpathError, JobCancelledError
+from napari_cellpath.core.errors import (
+    BackendAddressError,
+    BackendError,
+    CellpathError,
+    JobCancelledError,
+)
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.systems.protocol import ModelRef, Plan
 
@@ -83,9 +88,9 @@ class DaskBackend:
     ) -> None:
         check_names(device, precision)
         if address is not None and (credentials is None or not address.startswith("tls://")):
-            raise BackendError(
+            raise BackendAddressError(
                 f"The backend address '{address}' must be tls://HOST:PORT and come with a folder "
-                "of credentials (ca.pem, cert.pem, key.pem)."
+                "of credentials (--credentials FOLDER with ca.pem, cert.pem, key.pem)."
             )
         self._engine = (device, precision, memory_budget_bytes)
         self._address = address

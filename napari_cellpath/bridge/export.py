@@ -52,7 +52,7 @@ def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
         }
         call = table.call_of(str(uid))
         flags: tuple[str, ...] = (OUTSIDE,) if table.outside[number] else ()
-        if call is not None:
+        if call is not None and not table.outside[number]:  # else it is of another place
             flags += call.flags + (("stale",) if table.features["stale"][number] else ())
             row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
             if np.isfinite(call.score):

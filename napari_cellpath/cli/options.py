@@ -57,6 +57,12 @@ MppOption = Annotated[
 BackendOption = Annotated[
     str | None, typer.Option("--backend", help="Address of a running worker, tls://HOST:PORT.")
 ]
+CredentialsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--credentials", help="Folder of ca.pem, cert.pem and key.pem, needed with --backend."
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".svs"}

@@ -50,6 +50,7 @@ def deeppap(
     device: o.DeviceOption = o.Device.auto,
     precision: o.PrecisionOption = o.Precision.auto,
     backend: o.BackendOption = None,
+    credentials: o.CredentialsOption = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Score cervical cells around nucleus centres (DeepPap)."""
@@ -79,8 +80,9 @@ def deeppap(
         if on_image[file]
     ]
     connection = connect(
-        address=backend, device=device, precision=precision, inline=backend is None
-    )
+        address=backend, device=device, precision=precision, inline=backend is None,
+        credentials=credentials,
+    )  # fmt: skip
     try:
         calls = [call for r in requests for call in _run(connection, r, quiet=as_json)]
     finally:

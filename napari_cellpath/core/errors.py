@@ -81,6 +81,10 @@ class JobCancelledError(CellpathError):
     exit_code = 130
 
 
+class BackendAddressError(CellpathError, ValueError):
+    """The address of a backend is no address, or its credentials are missing."""
+
+
 class BackendError(CellpathError, RuntimeError):
     """The inference process could not start, was lost for good, or a task failed inside it."""
 

@@ -49,7 +49,8 @@ def check_inside(
         raise OutsideImageError(f"{what}: the coordinates ({row}, {col}) are not finite numbers.")
     if not (-0.5 <= row <= height - 0.5 and -0.5 <= col <= width - 0.5):
         raise OutsideImageError(
-            f"{what}: ({row:g}, {col:g}) lies outside {image} of {height} x {width} pixels."
+            f"{what}: ({row:g}, {col:g}) lies outside {image} of {height} x {width} "
+            "pixels (rows x columns); correct it or leave it out."
         )
 
 

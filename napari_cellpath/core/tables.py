@@ -81,6 +81,8 @@ def read_points(path: str | os.PathLike[str], *, max_rows: int = MAX_POINTS) -> 
     file = Path(path)
     if not file.exists():
         raise MissingFileError(f"{file} does not exist; give a CSV with the columns row and col.")
+    if file.is_dir():
+        raise TableError(f"{file} is a folder; give a CSV with the columns row and col.")
     name = file.name
     try:
         with file.open(encoding=_encoding(file), newline="") as stream:

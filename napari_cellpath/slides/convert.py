@@ -100,7 +100,9 @@ def range_holding(
 ) -> Range:
     """Range for an image of type ``kind`` whose values span ``lowest``..``highest``."""
     if not (np.isfinite(lowest) and np.isfinite(highest)):
-        raise UnreadableImageError(f"{name} holds values that are not finite (NaN or infinity).")
+        raise UnreadableImageError(
+            f"{name} holds values that are not finite (NaN or infinity); replace them first."
+        )
     if kind.kind == "f":
         if lowest < 0 or highest > 1:
             raise UnreadableImageError(
@@ -198,7 +200,9 @@ def _mapped(
     if array.dtype == bool:
         array = array.view(np.uint8)
     elif array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise UnreadableImageError(f"{name} holds values that are not finite (NaN or infinity).")
+        raise UnreadableImageError(
+            f"{name} holds values that are not finite (NaN or infinity); replace them first."
+        )
     if refuse_outside and (array.min() < lowest or array.max() > highest):
         raise UnreadableImageError(
             f"{name} holds values from {array.min():g} to {array.max():g}, outside "

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from napari.layers import Image
 from psygnal import Signal
@@ -62,6 +63,7 @@ class Inquiry:
         self._looking: set[Image] = set()
         self._mpp_of_user: dict[Image, float] = {}
         self._mpp_in_effect: dict[Image, float | None] = {}
+        self._refused: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
         self._waiting: dict[NucleiLayer, list[str]] = {}
         self._asking_status = False
         self._closed = False
@@ -123,6 +125,7 @@ class Inquiry:
 
         def done(source: Source) -> None:
             self._looking.discard(image)
+            self._refused.pop(image, None)
             before = self._sources.latest(image)
             if not self._sources.put(image, source, version):
                 self.look_into(image)  # it changed meanwhile
@@ -137,6 +140,7 @@ class Inquiry:
         def failed(error: CellpathError) -> None:
             self._looking.discard(image)
             self._sources.forget(image)
+            self._refused[image] = str(error)
             for nuclei in [n for n in self._waiting if n.image is image]:
                 nuclei.mark_pending(self._waiting.pop(nuclei), pending=False)
             self.told.emit("error", str(error))
@@ -149,6 +153,10 @@ class Inquiry:
         """What is read for an image, with the user's pixel size; None until it is known."""
         source = self._sources.get(image) if image is not None else None
         return source.with_mpp(self._mpp_of_user.get(image)) if source and image else None
+
+    def refusal(self, image: Image | None) -> str:
+        """Why an image cannot be read; empty if it can, or is not known yet."""
+        return self._refused.get(image, "") if image is not None else ""
 
     def latest_source(self, image: Image | None) -> Source | None:
         """What was last known of an image, to be shown; not to be scored."""

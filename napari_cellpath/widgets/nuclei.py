@@ -243,17 +243,21 @@ class NucleiDock(QWidget):
 
     def _show_subject(self) -> None:
         self._show_images()
-        source, method = self.session.source, self.session.method
+        session = self.session
+        source, method = session.source, session.method
+        refused = session.inquiry.refusal(session.image)
         if source is not None:
             self.frame.subject.set_scale(source.mpp, source.origin)
         else:
-            self.frame.subject.set_scale(None, "looking…" if self.session.image else "")
+            waiting = "cannot be read" if refused else "looking…" if session.image else ""
+            self.frame.subject.set_scale(None, waiting)
         entry = method.entry
         self.frame.subject.set_models(self._model_choices, entry.name if entry else "")
         self.frame.subject.accuracy.setText(
             _sentence(model_card.measured(entry.info)) if entry else "Choose a model."
         )
-        self.frame.action.primary.setEnabled(entry is not None and self.session.image is not None)
+        can_click = entry is not None and session.image is not None and not refused
+        self.frame.action.primary.setEnabled(can_click)
         self._show_clicking(self.session.clicking)
 
     def _show_reading(self) -> None:

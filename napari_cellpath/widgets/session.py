@@ -266,7 +266,9 @@ class NucleiSession:
             Nothing to write, or it cannot be written.
         """
         if self.nuclei is None:
-            raise CellpathError("There are no nuclei to export yet; click some first.")
+            raise CellpathError(
+                "There are no nuclei of an open image to export; click some, or open their image."
+            )
         source, image = self.source, self.nuclei.image
         name = export.image_name(source.image) if source else export.layer_name(image)
         return export.export_csv(path, self.nuclei, name)
@@ -282,6 +284,8 @@ class NucleiSession:
         if self.image is None or self.method.entry is None:
             raise CellpathError("Open an image and choose a model first.")
         source = self.inquiry.source(self.image)
+        if source is None and self.inquiry.refusal(self.image):
+            raise CellpathError(self.inquiry.refusal(self.image))
         if source is None:
             raise CellpathError(f"'{self.image.name}' is still being read; try again in a moment.")
         request = self.method.request(source.image, ())

@@ -128,6 +128,7 @@ def bad_inputs(field):
         ("row,col\n1,1\n", [field / "a.png", "--threshold", "2"], "threshold"),
         ("row,col\n1,1\n", [field / "a.png", "--device", "mps"], "mps"),
         ("row,col\n1,1\n", [field / "a.png", "--mpp", "-1"], "pixel size"),
+        ("row,col\n1,1\n", [field / "a.png", "--backend", "foo"], "--credentials"),
     ]
 
 

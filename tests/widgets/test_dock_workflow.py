@@ -282,7 +282,9 @@ def test_a_nucleus_dragged_off_the_image_stops_nothing(dock, viewer, qtbot, tmp_
     layer.data = np.array([[75.0, 60.0], [75.0, 4000.0]])
     out = tmp_path / "calls.csv"
     dock.export_to(str(out))
-    assert [r["flags"] for r in csv.DictReader(out.open())] == ["", "outside;stale"]
+    rows = list(csv.DictReader(out.open()))
+    assert [r["flags"] for r in rows] == ["", "outside"]
+    assert rows[1]["score"] == rows[1]["label"] == "", "that was of another place"
     qtbot.waitUntil(lambda: dock.session.inquiry.source(dock.session.image) is not None)
     dock.frame.out.copy.click()
     assert shlex.split(QGuiApplication.clipboard().text())[3] == str(path)
@@ -373,6 +375,21 @@ def test_an_old_trouble_is_not_told_for_ever(dock, qtbot, backend):
     dock.score_all.click()
     qtbot.waitUntil(lambda: bool(dock.session.nuclei.table.final.all()))
     assert dock.frame.job.message.text() == ""
+
+
+def test_an_image_that_cannot_be_read_is_not_offered(dock, viewer, qtbot):
+    """Values that are not finite: the reason stays to be had, and nothing waits for ever."""
+    viewer.add_image(
+        np.full((60, 60), np.nan, dtype=np.float32), contrast_limits=(0, 1), name="bad"
+    )
+    dock.session.choose_image(viewer.layers["bad"])
+    origin = dock.frame.subject.mpp_origin
+    qtbot.waitUntil(lambda: origin.text() == "cannot be read")
+    assert not dock.frame.action.primary.isEnabled()
+    dock.frame.out.copy.click()
+    assert "not finite" in last_notice()
+    dock.session.choose_image(viewer.layers["field"])
+    qtbot.waitUntil(dock.frame.action.primary.isEnabled)
 
 
 def test_closing_the_dock_lets_go(dock, viewer, qtbot, backend):
