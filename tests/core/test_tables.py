@@ -90,7 +90,7 @@ def test_row_limit_and_missing_files(tmp_path: Path) -> None:
         _points(tmp_path, "row,col\n1,1\n2,2\n3,3\n", max_rows=2)
     with pytest.raises(MissingFileError, match="does not exist"):
         read_points(tmp_path / "none.csv")
-    with pytest.raises(TableError, match="cannot be read"):
+    with pytest.raises(TableError, match="is a folder; give a CSV"):
         read_points(tmp_path)
 
 

@@ -379,9 +379,8 @@ def test_an_old_trouble_is_not_told_for_ever(dock, qtbot, backend):
 
 def test_an_image_that_cannot_be_read_is_not_offered(dock, viewer, qtbot):
     """Values that are not finite: the reason stays to be had, and nothing waits for ever."""
-    viewer.add_image(
-        np.full((60, 60), np.nan, dtype=np.float32), contrast_limits=(0, 1), name="bad"
-    )
+    values = np.full((60, 60, 3), np.nan, dtype=np.float32)
+    viewer.add_image(values, rgb=True, name="bad")
     dock.session.choose_image(viewer.layers["bad"])
     origin = dock.frame.subject.mpp_origin
     qtbot.waitUntil(lambda: origin.text() == "cannot be read")
