@@ -10,7 +10,12 @@ from fake_system import Step, bulk, request
 
 from napari_cellpath.backend import JobEvent, JobState, connect
 from napari_cellpath.backend.inline import InlineBackend
-from napari_cellpath.core.errors import BackendError, JobCancelledError, OutsideImageError
+from napari_cellpath.core.errors import (
+    BackendAddressError,
+    BackendError,
+    JobCancelledError,
+    OutsideImageError,
+)
 
 
 @pytest.fixture
@@ -93,7 +98,7 @@ def test_connect_refuses_contradictions() -> None:
     with pytest.raises(BackendError, match="no address"):
         connect("tls://host:1", inline=True)
     for address in ("tls://host:1", "tcp://host:1"):
-        with pytest.raises(BackendError, match="credentials"):
+        with pytest.raises(BackendAddressError, match="--credentials"):
             connect(address)
 
 
