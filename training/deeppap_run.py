@@ -40,6 +40,7 @@ from training.deeppap import (
     network_arrays,
     views_of_cells,
 )
+from training.domain import domain_of_cells
 from training.fit import Metrics, StopCheck
 from training.recipe import Recipe, check_recipe, read_recipe, write_recipe
 from training.scoring import score_cells
@@ -338,7 +339,15 @@ class _Run:
             architecture=r.network.backbone,
             arguments=arguments,
             classes=self._classes(),
-            input={"patch": 128, "view": 256, "crop": 227, "colour": "RGB 0..255"},
+            input={
+                "patch": 128,
+                "view": 256,
+                "crop": 227,
+                "colour": "RGB 0..255",
+                "domain": domain_of_cells(
+                    [self.data.records[int(i)] for i in trained], self.data.mpp
+                ),
+            },
             mpp=self.data.mpp,
             threshold=threshold,
             data={

@@ -235,12 +235,19 @@ class NucleusTable:
     def correct(self, rows: Rows, label: str) -> None:
         """Set or, with an empty label, take back what a person says."""
         self.features["correction"][rows] = label
+        self.features["seen"][rows] = True
         self._read(rows)
 
     def reread(self, scheme: Scheme | None = None) -> None:
         """Read every score again, after threshold, classes or settings changed."""
         self.scheme = self.scheme if scheme is None else scheme
         self._read(np.arange(len(self)))
+
+    def see(self, rows: Rows) -> Rows:
+        """Note that a person looked at these; returns those nobody had looked at before."""
+        new = rows[~self.features["seen"][rows]]
+        self.features["seen"][new] = True
+        return new
 
     def mark(self, rows: Rows) -> None:
         """Bring ``stale`` up to date after rows moved, left the image or are asked for."""

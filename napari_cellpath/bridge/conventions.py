@@ -37,6 +37,7 @@ FEATURE_COLUMNS: dict[str, Any] = {
     "precision": "",
     "flags": "",
     "stale": False,
+    "seen": False,
 }
 """Our columns of a nuclei layer's feature table, in order, each with its blank value.
 
@@ -61,9 +62,14 @@ def is_nuclei_layer(layer: Layer) -> bool:
     return isinstance(layer, Points) and facts_of(layer).get("role") == Role.NUCLEI
 
 
+def is_analysable(layer: Layer) -> bool:
+    """Whether a layer is an image of the user's, not a map of ours."""
+    return type(layer) is Image and facts_of(layer).get("role") is None
+
+
 def image_layers(layers: Iterable[Layer]) -> list[Image]:
     """The layers that can be analysed, in the viewer's order."""
-    return [layer for layer in layers if type(layer) is Image]
+    return [layer for layer in layers if is_analysable(layer)]
 
 
 def link_of(image: Image) -> str:

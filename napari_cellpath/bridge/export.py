@@ -14,6 +14,7 @@ from napari.layers import Image as ImageLayer
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
+from napari_cellpath.core.summary import summarise, write_summary
 from napari_cellpath.core.tables import OUTSIDE, nucleus_columns, write_calls
 from napari_cellpath.core.vocabulary import Border
 
@@ -76,6 +77,8 @@ def csv_columns(classes: Sequence[str]) -> tuple[str, ...]:
 def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) -> int:
     """Write all nuclei of a layer; returns how many. The file appears whole or not at all.
 
+    Beside it goes a summary, ``NAME.summary.json``: cells by band, the most abnormal first.
+
     It can be given back to ``cellpath predict deeppap --points``. ``image`` is its image's name.
 
     Raises
@@ -87,6 +90,13 @@ def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) ->
     if not rows:
         raise CellpathError("There are no nuclei to export yet; click some first.")
     write_calls(path, rows, csv_columns(nuclei.table.scheme.classes))
+    scheme, seen = nuclei.table.scheme, nuclei.table.features["seen"]
+    summary = summarise(
+        [{**row, "seen": bool(s)} for row, s in zip(rows, seen, strict=True)],
+        threshold=scheme.threshold, band=scheme.band, model=scheme.settings[0] if scheme.settings
+        else scheme.model,
+    )  # fmt: skip
+    write_summary(Path(path), summary)
     return len(rows)
 
 

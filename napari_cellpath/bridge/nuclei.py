@@ -81,6 +81,7 @@ class NucleiLayer:
         self._shape = image_shape(image)
         self._changing = False
         self._writing = False
+        self._score_new = True
         self._closed = False
         self.table.adopt(layer.features, np.array(layer.data, dtype=float), set(taken))
         self._place(np.arange(len(self.table)))
@@ -139,6 +140,13 @@ class NucleiLayer:
     def doubtful(self) -> Rows:
         """Rows in the review band that nobody has decided yet, top to bottom by row number."""
         return np.flatnonzero(self.table.doubtful & ~self.table.features["stale"])
+
+    def unseen(self) -> Rows:
+        """Scored rows nobody has looked at yet, the most abnormal first."""
+        table = self.table
+        score = table.features["score"]
+        rows = np.flatnonzero(~table.features["seen"] & ~np.isnan(score) & ~table.outside)
+        return rows[np.argsort(-score[rows], kind="stable")]
 
     def counts(self) -> list[int]:
         """How many nuclei stand in each class of the scheme; a correction counts for the call."""
@@ -203,10 +211,23 @@ class NucleiLayer:
             changed |= old != table.features[name]
         self._push(np.flatnonzero(changed))
 
-    def add(self, positions: NDArray[np.float64], ids: Sequence[str] | None = None) -> list[str]:
-        """Add nuclei as if they had been clicked; returns their uids."""
+    def add(
+        self,
+        positions: NDArray[np.float64],
+        ids: Sequence[str] | None = None,
+        *,
+        score: bool = True,
+    ) -> list[str]:
+        """Add nuclei as if they had been clicked; returns their uids.
+
+        With ``score`` false they wait until somebody asks for their scores.
+        """
         start = len(self.table)
-        self.layer.add(np.asarray(positions, dtype=float).reshape(-1, 2))
+        self._score_new = score
+        try:
+            self.layer.add(np.asarray(positions, dtype=float).reshape(-1, 2))
+        finally:
+            self._score_new = True
         rows = np.arange(start, len(self.table))
         if ids is not None:
             self.table.features["id"][rows] = list(ids)
@@ -255,6 +276,11 @@ class NucleiLayer:
 
     @timed
     def _on_selection(self) -> None:
+        selected = self.selected()
+        if len(selected) == 1:  # many at once are marked to be worked on, not looked at
+            new = self.table.see(self.table.rows(selected))
+            if len(new):
+                self._push(new)
         self.selection_changed.emit()
 
     def _on_image_moved(self) -> None:
@@ -285,7 +311,7 @@ class NucleiLayer:
         if outside:
             self._tell_outside(outside)
         inside = [str(uid) for uid in self.table.uids[rows[~self.table.outside[rows]]]]
-        if inside:
+        if inside and self._score_new:
             self.scoring_requested.emit(inside)
 
     def _forget_rows(self, rows: Rows) -> None:

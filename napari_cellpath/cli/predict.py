@@ -16,8 +16,16 @@ from napari_cellpath.backend.job import Backend, Job, JobEvent
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import JobCancelledError, TableError
 from napari_cellpath.core.geometry import check_inside
-from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
-from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.core.requests import (
+    NUCLEUS_CONTRAST,
+    NUCLEUS_UM,
+    FileImage,
+    FindNucleiRequest,
+    Nucleus,
+    NucleusRequest,
+)
+from napari_cellpath.core.results import FoundNucleus, NucleusCall
+from napari_cellpath.core.summary import summarise, summary_path, write_summary
 from napari_cellpath.core.tables import OUTSIDE, PointRow, nucleus_columns, read_points, write_calls
 from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import find_model
@@ -35,11 +43,30 @@ def _group() -> None:
 @app.command("deeppap")
 def deeppap(
     images: o.Images,
-    points: Annotated[
-        Path,
-        typer.Option("--points", help="CSV of nucleus centres: row,col and, for several, image."),
-    ],
     out: Annotated[Path, typer.Option("--out", help="CSV to write.")],
+    points: Annotated[
+        Path | None,
+        typer.Option("--points", help="CSV of nucleus centres: row,col and, for several, image."),
+    ] = None,
+    find_nuclei: Annotated[
+        bool, typer.Option("--find-nuclei", help="Find the nuclei instead of taking points.")
+    ] = False,
+    region: Annotated[
+        tuple[int, int, int, int] | None,
+        typer.Option(
+            "--region", metavar="ROW COL HEIGHT WIDTH", help="Find nuclei only there, pixels."
+        ),
+    ] = None,
+    nucleus_um: Annotated[
+        tuple[float, float],
+        typer.Option(
+            "--nucleus-um", metavar="SMALLEST LARGEST", help="Diameters of nuclei to find, um."
+        ),
+    ] = NUCLEUS_UM,
+    contrast: Annotated[
+        float,
+        typer.Option(help="How much denser than round it a nucleus to find is."),
+    ] = NUCLEUS_CONTRAST,
     model: o.ModelOption = DEFAULT_MODELS[System.DEEPPAP],
     views: o.ViewsOption = Preset.BALANCED,
     threshold: o.ThresholdOption = None,
@@ -54,36 +81,47 @@ def deeppap(
     as_json: o.JsonOption = False,
 ) -> None:
     """Score cervical cells around nucleus centres (DeepPap)."""
+    if (points is None) != find_nuclei:
+        raise TableError("Give --points with the nuclei's centres, or --find-nuclei; not both.")
+    if region is not None and not find_nuclei:
+        raise TableError("--region goes with --find-nuclei; points say themselves where they are.")
     files = o.image_files(images)
-    o.check_output(out, [*files, points])
+    for path in (out, summary_path(out)):
+        o.check_output(path, [*files, *([] if points is None else [points])])
     entry = find_model(model, System.DEEPPAP)
     band = entry.info.review_band if review_band is None else review_band
-    rows_of = _points_of_images(read_points(points), files, points)
-    on_image = {file: [r for r in rows if not r.outside] for file, rows in rows_of.items()}
-    for file, rows in on_image.items():
-        shape = image_shape(FileImage(str(file))) if rows else (0, 0)
-        for r in rows:
-            check_inside(r.row, r.col, shape, f"{points} line {r.line}", file.name)
-        for note in image_notes(FileImage(str(file))) if rows else ():
-            typer.echo(f"{file.name}: {note}", err=True)
-    requests = [
-        NucleusRequest(
-            image=FileImage(str(file), mpp=mpp),
-            nuclei=tuple(Nucleus(r.row, r.col, uid=f"{n}:{r.line}") for r in on_image[file]),
-            model=str(entry.folder),
-            preset=views,
-            seed=seed,
-            threshold=threshold,
-            border=border,
-        )
-        for n, file in enumerate(files)
-        if on_image[file]
-    ]
+    rows_of: dict[Path, list[PointRow]] = {}
+    if points is not None:
+        rows_of = _points_of_images(read_points(points), files, points)
+        _check_points(rows_of, points)
     connection = connect(
         address=backend, device=device, precision=precision, inline=backend is None,
         credentials=credentials,
     )  # fmt: skip
     try:
+        if points is None:
+            for file in files:
+                found = FindNucleiRequest(
+                    FileImage(str(file), mpp=mpp), str(entry.folder), region, *nucleus_um, contrast
+                )
+                rows_of[file] = _found_rows(_run(connection, found, quiet=as_json), file)
+        on_image = {file: [r for r in rows if not r.outside] for file, rows in rows_of.items()}
+        for file, rows in on_image.items():
+            for note in image_notes(FileImage(str(file))) if rows else ():
+                typer.echo(f"{file.name}: {note}", err=True)
+        requests = [
+            NucleusRequest(
+                image=FileImage(str(file), mpp=mpp),
+                nuclei=tuple(Nucleus(r.row, r.col, uid=f"{n}:{r.line}") for r in on_image[file]),
+                model=str(entry.folder),
+                preset=views,
+                seed=seed,
+                threshold=threshold,
+                border=border,
+            )
+            for n, file in enumerate(files)
+            if on_image[file]
+        ]
         calls = [call for r in requests for call in _run(connection, r, quiet=as_json)]
     finally:
         connection.close()
@@ -96,7 +134,23 @@ def deeppap(
         for row in rows_of[file]
     ]
     write_calls(out, records, nucleus_columns(entry.info.class_names))
+    effective = entry.info.threshold if threshold is None else threshold
+    write_summary(out, summarise(records, threshold=effective, band=band, model=entry.label))
     _summarise(records, calls, entry.label, band, out, as_json)
+
+
+def _check_points(rows_of: dict[Path, list[PointRow]], table: Path) -> None:
+    for file, rows in rows_of.items():
+        on_image = [r for r in rows if not r.outside]
+        shape = image_shape(FileImage(str(file))) if on_image else (0, 0)
+        for r in on_image:
+            check_inside(r.row, r.col, shape, f"{table} line {r.line}", file.name)
+
+
+def _found_rows(found: Sequence[FoundNucleus], file: Path) -> list[PointRow]:
+    if not found:
+        typer.echo(f"{file.name}: no nucleus was found.", err=True)
+    return [PointRow(file.name, str(n), f.row, f.col, n, False) for n, f in enumerate(found)]
 
 
 def _points_of_images(
@@ -130,7 +184,9 @@ def _points_of_images(
     return found
 
 
-def _run(connection: Backend, request: NucleusRequest, quiet: bool) -> Sequence[NucleusCall]:
+def _run(
+    connection: Backend, request: NucleusRequest | FindNucleiRequest, quiet: bool
+) -> Sequence[Any]:
     """Submit, show progress on a terminal, wait; Ctrl-C cancels the job."""
     shown = sys.stderr.isatty() and not quiet
 
@@ -143,7 +199,7 @@ def _run(connection: Backend, request: NucleusRequest, quiet: bool) -> Sequence[
     job: Job | None = None
     try:
         job = connection.submit(request, listener=show)
-        results: Sequence[NucleusCall] = job.result()
+        results: Sequence[Any] = job.result()
     except KeyboardInterrupt:
         if job is not None:
             job.cancel()

@@ -42,7 +42,7 @@ class OutsideImageError(CellpathError, ValueError):
 
 
 class ScaleError(CellpathError, ValueError):
-    """A pixel size that is no size, or one at which a cell would be a speck."""
+    """A pixel size or length that is none, or one at which a cell would be a speck."""
 
 
 class ModelError(CellpathError, ValueError):

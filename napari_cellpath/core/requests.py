@@ -98,3 +98,38 @@ class NucleusRequest:
     border: Border = Border.ZERO
     first_estimate: bool = False
     system: System = System.DEEPPAP
+
+
+NUCLEUS_UM = (5.0, 16.0)
+"""Diameters of nuclei looked for by default, micrometres."""
+NUCLEUS_CONTRAST = 0.12
+
+
+@dataclass(frozen=True)
+class FindNucleiRequest:
+    """Find nuclei in this image, or in a region of it.
+
+    ``region`` is (row, column, height, width) in level-0 pixels, None the whole image.
+    Diameters are micrometres; ``contrast`` is how much denser than its surroundings a nucleus
+    must be (see `napari_cellpath.systems.deeppap.find.FindSettings`). ``model`` is the one that
+    will score them: its pixel size is taken where the image states none.
+    """
+
+    image: Image
+    model: str
+    region: tuple[int, int, int, int] | None = None
+    smallest: float = NUCLEUS_UM[0]
+    largest: float = NUCLEUS_UM[1]
+    contrast: float = NUCLEUS_CONTRAST
+    system: System = System.DEEPPAP
+
+
+@dataclass(frozen=True)
+class OcclusionRequest:
+    """What the score of one nucleus hangs on: cover each place of its patch and score again."""
+
+    image: Image
+    nucleus: Nucleus
+    model: str
+    border: Border = Border.ZERO
+    system: System = System.DEEPPAP

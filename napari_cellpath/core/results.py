@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class NucleusCall:
@@ -34,8 +37,10 @@ class NucleusCall:
     final
         False while better estimates are still to come.
     flags
-        Reasons for care: ``border`` (the patch leaves the image), ``unknown-scale``; reasons
-        why there is no score: ``blank`` (nothing is to be seen there), ``not-finite``.
+        Reasons for care: ``border`` (the patch leaves the image), ``unknown-scale``,
+        ``crowded`` (another nucleus is near), ``out-of-focus``, ``noisy``; unlike the cells the
+        model was trained on: ``unusual-stain``, ``unusual-nucleus-size``. Reasons why there is
+        no score: ``blank`` (nothing is to be seen there), ``not-finite``.
     """
 
     uid: str
@@ -55,3 +60,40 @@ class NucleusCall:
     def doubtful(self, band: float) -> bool:
         """Whether the score lies within ``band`` of the threshold and a person should look."""
         return abs(self.score - self.threshold) <= band
+
+
+@dataclass(frozen=True)
+class FoundNucleus:
+    """A nucleus proposed by *Find nuclei*: level-0 pixels, diameter in um, contrast strength."""
+
+    row: float
+    col: float
+    diameter: float
+    strength: float
+
+
+@dataclass(frozen=True, eq=False)
+class OcclusionMap:
+    """How much each place of a patch speaks for abnormal.
+
+    Attributes
+    ----------
+    row, col
+        Level-0 coordinates (integers are pixel centres) of the map's first pixel.
+    pixel
+        Side of a map pixel in level-0 pixels.
+    drop
+        (h, w) float32: score of the patch as it is, less its score with this place covered.
+        NaN where it has not been covered yet.
+    score
+        Of the patch as it is: upright view, middle crop.
+    model
+        Name and short hash of the weights.
+    """
+
+    row: float
+    col: float
+    pixel: float
+    drop: NDArray[np.float32]
+    score: float
+    model: str

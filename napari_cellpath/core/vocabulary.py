@@ -51,6 +51,7 @@ class Role(StrEnum):
     """What one of our layers is for."""
 
     NUCLEI = "nuclei"
+    OCCLUSION = "occlusion"
 
 
 # Two ends and the middle of one sequential, colour-blind safe map (viridis would hide dark

@@ -10,7 +10,7 @@ from napari_cellpath.systems.protocol import SystemEntry, load_object
 
 SYSTEMS: dict[System, SystemEntry] = {
     System.DEEPPAP: SystemEntry(
-        plan="napari_cellpath.systems.deeppap.plan:NucleusPlan",
+        plan="napari_cellpath.systems.deeppap.plans:make_plan",
         predictor="napari_cellpath.systems.deeppap.predict:NucleusPredictor",
         architectures={
             "convnet-t": "napari_cellpath.systems.deeppap.network:convnet_t",

@@ -21,6 +21,8 @@ GAP = 10
 
 STYLE = """
 #cellpath-quiet { color: %(quiet)s; }
+#cellpath-small { min-width: 34px; max-width: 44px; padding: 2px; }
+#cellpath-secondary { padding-left: 3px; padding-right: 3px; }
 #cellpath-primary { font-weight: 600; }
 #cellpath-primary:checked { border: 2px solid %(text)s; }
 #cellpath-more QPushButton { text-align: left; background-color: transparent; }

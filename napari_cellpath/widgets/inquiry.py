@@ -21,8 +21,8 @@ from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
-from napari_cellpath.core.requests import NucleusRequest
 from napari_cellpath.widgets.door import Door
+from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.jobs import JobBook
 from napari_cellpath.widgets.method import Method
 
@@ -58,6 +58,7 @@ class Inquiry:
         self._method = method
         self.door = Door(self._deliver)
         self.jobs = JobBook(self._submit)
+        self.errands = Errands(self._submit)
         self._sources = Sources()
         self._sources.doubted.connect(self.look_into)
         self._looking: set[Image] = set()
@@ -74,6 +75,7 @@ class Inquiry:
         self.door.close()
         self._waiting.clear()
         self.jobs.cancel_all()
+        self.errands.cancel_all()
         self._sources.close()
 
     # The backend.
@@ -226,6 +228,7 @@ class Inquiry:
             nuclei.mark_pending(uids, pending=False)
         self._waiting.clear()
         self.jobs.cancel_all()
+        self.errands.cancel_all()
         self.changed.emit()
 
     def _send(self) -> None:
@@ -244,12 +247,20 @@ class Inquiry:
                 self.jobs.ask(nuclei, self._method().request(source.image, batch), settings)
         self.changed.emit()
 
-    def _submit(self, request: NucleusRequest) -> Job:
+    def send(
+        self, kind: str, title: str, request: Any, done: Callable[[Sequence[Any], bool], None]
+    ) -> None:
+        """Ask for something that answers once, at its end (see `Errands.send`)."""
+        self.errands.send(kind, title, request, done)
+        self.changed.emit()
+
+    def _submit(self, request: Any) -> Job:
         return self.backend.submit(request, listener=self.door.post)
 
     def _deliver(self, events: list[JobEvent]) -> None:
         outcome = self.jobs.deliver(events)
-        for sentence in dict.fromkeys(str(error) for error in outcome.failures):
+        failures = self.errands.deliver(events)
+        for sentence in dict.fromkeys(str(e) for e in (*outcome.failures, *failures)):
             self.told.emit("error", sentence)
         if outcome.ended:
             self._send()

@@ -34,6 +34,7 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("Shift-S", "run", "Score everything that has no valid score"),
     Shortcut("N", "next_doubtful", "Go to the next doubtful nucleus"),
     Shortcut("Shift-N", "previous_doubtful", "Go to the previous doubtful nucleus"),
+    Shortcut("U", "next_unseen", "Go to the most abnormal nucleus nobody has looked at"),
     Shortcut("Shift-C", "accept", "Accept the call of the selected nuclei"),
     *(
         Shortcut(f"Alt-{n}", f"class_{n}", f"Selected nuclei are class {n}")

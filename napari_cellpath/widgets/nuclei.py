@@ -25,7 +25,8 @@ from napari_cellpath.widgets import model_card, wording
 from napari_cellpath.widgets.frame import DockFrame
 from napari_cellpath.widgets.keys import SHEET_KEY, KeySheet, shortcut_of
 from napari_cellpath.widgets.method import Method
-from napari_cellpath.widgets.nuclei_table import nucleus_table_columns
+from napari_cellpath.widgets.nuclei_table import SCORE_COLUMN, nucleus_table_columns
+from napari_cellpath.widgets.search import FindSettings, NucleusSearch, Where
 from napari_cellpath.widgets.sections import Choice
 from napari_cellpath.widgets.session import NucleiSession
 from napari_cellpath.widgets.settings import nuclei_defaults
@@ -92,10 +93,27 @@ class NucleiDock(QWidget):
         self.frame = DockFrame(CLICK, columns)
         action = self.frame.action
         action.primary.setToolTip("Every click on the image adds a nucleus and scores it.")
-        self.score_all = action.add_secondary("Score all", "")
-        self.from_labels = action.add_secondary(
-            "From labels…", "Take the centres of a labels layer's objects as nuclei."
+        self.search = NucleusSearch(self.session)
+        self.find = action.add_secondary(
+            "Find nuclei",
+            "Find dark round nuclei and score them; sizes stand in More settings.",
+            share=10,
         )
+        self.find.setMenu(self._find_menu())
+        self.score_all = action.add_secondary("Score all", "", share=12)
+        self.from_labels = action.add_secondary(
+            "From labels…", "Take the centres of a labels layer's objects as nuclei.", share=11
+        )
+        result = self.frame.result
+        self.unseen = result.add_way(
+            "Next unseen",
+            "Go to the most abnormal nucleus that nobody has looked at. "
+            f"({shortcut_of('next_unseen')})",
+        )
+        self.why = result.add_way(
+            "Show why", "Cover place after place of the selected cell and map how its score moves."
+        )
+        self.frame.method.add_setting("Find, µm", self._find_settings())
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.frame)
@@ -137,6 +155,8 @@ class NucleiDock(QWidget):
         frame.method.band_moved.connect(lambda v: session.use(band=round(v, 4)))
         frame.job.cancel_requested.connect(session.inquiry.cancel)
         frame.job.free_memory_requested.connect(session.inquiry.free_memory)
+        self.unseen.clicked.connect(lambda: session.go_to_unseen())
+        self.why.clicked.connect(lambda: self.search.explain())
         frame.result.table.selection_made.connect(self._select_rows)
         frame.result.table.row_entered.connect(session.show)
         frame.correct.class_chosen.connect(session.correct)
@@ -149,6 +169,28 @@ class NucleiDock(QWidget):
         nuclei = self.session.nuclei
         if nuclei is not None:
             self.session.select([str(nuclei.table.uids[r]) for r in rows if r < len(nuclei)])
+
+    def _find_menu(self) -> QMenu:
+        menu = QMenu(self)
+        for where, text in (
+            (Where.VIEW, "In view"),
+            (Where.DRAWN, "In the drawn shapes"),
+            (Where.IMAGE, "In the whole image"),
+        ):
+            menu.addAction(text, lambda where=where: self._find(where))
+        return menu
+
+    def _find(self, where: Where) -> None:
+        table = self.frame.result.table
+        if not table.isSortingEnabled() or table.horizontalHeader().sortIndicatorSection() < 0:
+            table.sortByColumn(SCORE_COLUMN, Qt.SortOrder.DescendingOrder)
+        self.search.find(where)
+
+    def _find_settings(self) -> QWidget:
+        """Smallest and largest diameter and contrast of what is searched for."""
+        settings = FindSettings(self.search.smallest, self.search.largest, self.search.contrast)
+        settings.changed.connect(self.search.set_nuclei)
+        return settings
 
     def _offer_labels(self) -> None:
         layers = self.session.layers_with_centres()
@@ -258,6 +300,7 @@ class NucleiDock(QWidget):
         )
         can_click = entry is not None and session.image is not None and not refused
         self.frame.action.primary.setEnabled(can_click)
+        self.find.setEnabled(can_click)
         self._show_clicking(self.session.clicking)
 
     def _show_reading(self) -> None:
@@ -304,6 +347,7 @@ class NucleiDock(QWidget):
             frame.result.scale.set_scores(np.zeros(0))
             frame.correct.set_counts([0] * len(self.session.method.classes))
             self._label_score_all(0, 0)
+            self._label_unseen(0)
             self._show_detail()
             return
         unscored, stale = len(nuclei.unscored()), len(nuclei.stale())
@@ -311,7 +355,14 @@ class NucleiDock(QWidget):
         frame.result.scale.set_scores(nuclei.table.features["score"])
         frame.correct.set_counts(nuclei.counts())
         self._label_score_all(unscored, stale)
+        self._label_unseen(len(nuclei.unseen()))
         self._show_detail()
+
+    def _label_unseen(self, count: int) -> None:
+        text = f"Next unseen ({count:,})" if count else "Next unseen"
+        if text != self.unseen.text():
+            self.unseen.setText(text)
+        self.unseen.setEnabled(count > 0)
 
     def _label_score_all(self, unscored: int, stale: int) -> None:
         button, key = self.score_all, shortcut_of("run")
@@ -333,6 +384,7 @@ class NucleiDock(QWidget):
         nuclei = self.session.nuclei
         selected = nuclei.selected() if nuclei is not None else []
         self.frame.correct.set_active(bool(selected))
+        self.why.setEnabled(len(selected) == 1)
         text = wording.detail(nuclei, selected, self.session.method.entry) if nuclei else ""
         self.frame.result.set_detail(text)
 
@@ -340,13 +392,19 @@ class NucleiDock(QWidget):
     def _show_jobs(self) -> None:
         inquiry = self.session.inquiry
         count = inquiry.jobs.nuclei_under_way + inquiry.waiting
-        if not count and not len(inquiry.jobs):
+        errand = inquiry.errands.latest
+        if not count and not len(inquiry.jobs) and errand is None:
             self.frame.job.set_idle()
-            self._running = False
+            if self._running:
+                self._running = False
+                self.frame.result.table.sort_again()
             return
         if not self._running:  # what went wrong before is no news any more
             self._running = True
             self.frame.job.set_message("")
+        if errand is not None:
+            self.frame.job.set_running(errand.title, errand.progress, errand.seconds_left)
+            return
         self.frame.job.set_running(
             f"Scoring {wording.nuclei(count)}", inquiry.jobs.progress, inquiry.jobs.seconds_left
         )

@@ -14,6 +14,7 @@ from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.widgets.score_scale import swatch
 from napari_cellpath.widgets.table import Column
 
+SCORE_COLUMN = 1
 STEPS = 100  # shades of the score dots: what the eye can tell apart in a table
 
 

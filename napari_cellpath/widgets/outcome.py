@@ -118,6 +118,16 @@ class ResultSection(QWidget):
         layout.addWidget(self.scale)
         layout.addWidget(self.table, 1)
         layout.addWidget(self.detail)
+        self._ways = QHBoxLayout()
+        self._ways.setSpacing(SPACING)
+        layout.addLayout(self._ways)
+
+    def add_way(self, text: str, tip: str) -> QPushButton:
+        """Add a button below the table: a way to go on from what it shows."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        self._ways.addWidget(button)
+        return button
 
     def set_summary(self, text: str) -> None:
         """Show the one line; rich text."""

@@ -176,11 +176,14 @@ class ActionSection(QWidget):
         # clicked, not toggled: only the user's own press is a wish.
         self.primary.clicked.connect(self.primary_toggled)
 
-    def add_secondary(self, text: str, tip: str) -> QPushButton:
-        """Add a button beside the others."""
+    def add_secondary(self, text: str, tip: str, share: int = 1) -> QPushButton:
+        """Add a button beside the others, which takes its share of the dock's width."""
         button = QPushButton(text)
         button.setToolTip(tip)
-        self._others.addWidget(button)
+        # Three buttons with a count on one must not widen the dock.
+        button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        button.setObjectName("cellpath-secondary")
+        self._others.addWidget(button, share)
         return button
 
     def set_hint(self, text: str) -> None:
@@ -225,6 +228,7 @@ class MethodSection(QWidget):
         rows.addRow(caption("Border"), self.border)
         rows.addRow(caption("Seed"), self.seed)
         # The arrow is text: as an icon superqt would draw it black on napari's dark theme.
+        self._rows = rows
         self.more = QCollapsible(f"{_FOLDED}More settings", None, QIcon(), QIcon())
         self.more.setObjectName("cellpath-more")
         self.more.setDuration(0)
@@ -242,6 +246,10 @@ class MethodSection(QWidget):
         self.band.valueChanged.connect(self.band_moved)
         self.seed.setKeyboardTracking(False)  # a seed typed digit by digit is one seed
         self.seed.valueChanged.connect(self.seed_chosen)
+
+    def add_setting(self, name: str, widget: QWidget) -> None:
+        """Add a setting of the dock's own to the folded ones."""
+        self._rows.addRow(caption(name), widget)
 
     def set_presets(self, choices: Sequence[Choice], current: str) -> None:
         """Show the presets there are."""

@@ -19,6 +19,7 @@ from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.geometry import centroids
+from napari_cellpath.core.vocabulary import Role
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.inquiry import Inquiry
 from napari_cellpath.widgets.method import Method
@@ -150,7 +151,7 @@ class NucleiSession:
     def set_clicking(self, on: bool) -> None:
         """Make a click on the canvas add a nucleus, or select one."""
         if on:
-            nuclei = self._ready_nuclei()
+            nuclei = self.ready_nuclei()
             if nuclei is not None:
                 self.viewer.layers.selection.active = nuclei.layer
                 nuclei.layer.mode = "add"
@@ -180,7 +181,7 @@ class NucleiSession:
 
     def add_from(self, layer: Labels | Points) -> None:
         """Add the centroids of a labels layer, or the points of another layer, as nuclei."""
-        nuclei = self._ready_nuclei()
+        nuclei = self.ready_nuclei()
         if nuclei is None:
             return
         if layer.ndim != 2:
@@ -237,6 +238,16 @@ class NucleiSession:
         here = int(selected[-1]) if len(selected) else (-1 if step > 0 else len(self.nuclei))
         later = rows[rows > here] if step > 0 else rows[rows < here][::-1]
         row = int(later[0]) if len(later) else int(rows[0] if step > 0 else rows[-1])
+        self.nuclei.select([str(self.nuclei.table.uids[row])])
+        self.show(row)
+
+    def go_to_unseen(self) -> None:
+        """Select and show the most abnormal nucleus that nobody has looked at."""
+        rows = self.nuclei.unseen() if self.nuclei is not None else []
+        if self.nuclei is None or not len(rows):
+            self.told.emit("info", "Every scored nucleus has been looked at.")
+            return
+        row = int(rows[0])
         self.nuclei.select([str(self.nuclei.table.uids[row])])
         self.show(row)
 
@@ -324,7 +335,7 @@ class NucleiSession:
             if nuclei.image is not self.image:
                 self._set_image(nuclei.image)
             self._set_nuclei(nuclei)
-        elif type(active) is Image and active is not self.image:
+        elif conventions.is_analysable(active) and active is not self.image:
             self._set_image(active)
         self.clicking_changed.emit(self.clicking)
 
@@ -400,7 +411,25 @@ class NucleiSession:
         layers = conventions.nuclei_layers_of(image, self.viewer.layers)
         return next((self._held[x] for x in reversed(layers) if x in self._held), None)
 
-    def _ready_nuclei(self) -> NucleiLayer | None:
+    def holds(self, nuclei: NucleiLayer) -> bool:
+        """Whether a nuclei layer is still in the viewer, with its image."""
+        return self._held.get(nuclei.layer) is nuclei
+
+    def put_map(self, layer: Image) -> None:
+        """Show a map of ours below the nuclei; one of the same nucleus is replaced."""
+        layers, active = self.viewer.layers, self.viewer.layers.selection.active
+        uid = conventions.facts_of(layer).get("uid")
+        for other in [x for x in layers if type(x) is Image]:
+            facts = conventions.facts_of(other)
+            if facts.get("role") == Role.OCCLUSION and facts.get("uid") == uid:
+                layers.remove(other)
+        layers.append(layer)
+        if self.nuclei is not None:
+            layers.move(len(layers) - 1, layers.index(self.nuclei.layer))
+        if active in layers:
+            layers.selection.active = active
+
+    def ready_nuclei(self) -> NucleiLayer | None:
         """The nuclei layer to add to, made if there is none; None where that cannot be."""
         if self.image is None:
             self.told.emit("warning", "Open an image first (File, Open Sample has one to try).")
@@ -428,6 +457,7 @@ class NucleiSession:
             "accept": self.accept,
             "next_doubtful": lambda: self.go_to_doubtful(1),
             "previous_doubtful": lambda: self.go_to_doubtful(-1),
+            "next_unseen": self.go_to_unseen,
         }
         for number in range(keys.MOST_CLASSES):
             actions[f"class_{number + 1}"] = lambda n=number: self._correct_to(n)

@@ -235,6 +235,12 @@ class CellTable(QTableView):
         """Take up rows added at the end."""
         self.columns.append_rows(count)
 
+    def sort_again(self) -> None:
+        """Sort by the chosen column anew, after values changed; none chosen changes nothing."""
+        header = self.horizontalHeader()
+        if header.sortIndicatorSection() >= 0:
+            self.columns.sort(header.sortIndicatorSection(), header.sortIndicatorOrder())
+
     def _on_sorted(self) -> None:
         self._followed = sorted(index.row() for index in self.selectionModel().selectedRows())
 

@@ -51,6 +51,7 @@ class CellViews:
     col: int
     specs: tuple[ViewSpec, ...]
     key: tuple[int, int]  # cell number, batch number; batch FIRST_ESTIMATE stands apart
+    judge: bool = False  # whether to say what of the patch gives reason for care
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,11 +67,13 @@ class ViewsPayload:
 class ViewsOutput:
     """Class probabilities of every network input, one (10 n_views, n_classes) array a cell.
 
-    None stands for a cell whose patch shows nothing.
+    None stands for a cell whose patch shows nothing. ``flags`` are reasons for care, one tuple
+    a cell, empty where none were asked for.
     """
 
     probabilities: tuple[NDArray[np.float64] | None, ...]
     precision: str
+    flags: tuple[tuple[str, ...], ...] = ()
 
 
 FIRST_ESTIMATE = -1
@@ -174,7 +177,11 @@ class NucleusPlan:
                 break
             self._ready.popleft()
             cell = self._cells[n]
-            chosen.append(CellViews(self._source(cell), cell.row, cell.col, tuple(specs), (n, i)))
+            chosen.append(
+                CellViews(
+                    self._source(cell), cell.row, cell.col, tuple(specs), (n, i), self._judges(n, i)
+                )
+            )
             views += len(specs)
             if alone and self._is_first(i):
                 break
@@ -188,6 +195,11 @@ class NucleusPlan:
             priority=Priority.CLICK if urgent else Priority.REFINE if alone else Priority.FIELD,
             urgent=urgent,
         )
+
+    def _judges(self, n: int, batch: int) -> bool:
+        """Once a cell; with the second batch where there is one: a first answer does not wait."""
+        later = not self._own_first and len(self._cells[n].batches) > 1
+        return batch == int(later)
 
     def _is_first(self, batch: int) -> bool:
         return batch == (FIRST_ESTIMATE if self._own_first else 0)
@@ -208,8 +220,12 @@ class NucleusPlan:
         """Take in probabilities; return the calls that changed."""
         self._precision = output.precision
         changed: dict[int, None] = {}
-        for cell_views, probabilities in zip(task.payload.cells, output.probabilities, strict=True):
+        flags = output.flags or ((),) * len(output.probabilities)
+        for cell_views, probabilities, found in zip(
+            task.payload.cells, output.probabilities, flags, strict=True
+        ):
             n, i = cell_views.key
+            self._cells[n].flags += found
             cell = self._cells[n]
             if cell.final:
                 continue

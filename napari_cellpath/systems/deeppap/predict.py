@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,17 @@ from napari_cellpath.core.vocabulary import Border
 from napari_cellpath.models import ModelInfo, read_info, read_tensors
 from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems import catalogue
+from napari_cellpath.systems.deeppap.find_plan import FindPayload, search_tile
 from napari_cellpath.systems.deeppap.inference import inference_form
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
+from napari_cellpath.systems.deeppap.occlusion_plan import COVER, OcclusionPayload
 from napari_cellpath.systems.deeppap.plan import CellViews, ViewsOutput, ViewsPayload
-from napari_cellpath.systems.deeppap.presets import PATCH, WINDOW, ViewSpec
-from napari_cellpath.systems.deeppap.views import ten_crops, views
+from napari_cellpath.systems.deeppap.presets import CROPS, PATCH, USUAL_MPP, WINDOW, ViewSpec
+from napari_cellpath.systems.deeppap.quality import is_blank, is_crowded, measure, out_of_domain
+from napari_cellpath.systems.deeppap.views import CROP, VIEW, enlarge, patches, ten_crops, views
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 
 WINDOWS_KEPT = 64  # a click's refinements come back for the same window up to twenty times
-BLANK_CONTRAST = 12.0
-"""Grey levels between the 2nd and 98th percentile of a patch below which it shows no cell.
-
-Empty glass and its noise had up to 11 on the slides and fields measured; of the cells of the
-Herlev set, 33 was the least and 92 the median.
-"""
 
 
 def load_network(folder: Path | str) -> tuple[DeepPapNetwork, ModelInfo]:
@@ -85,17 +83,43 @@ def load_weights(network: torch.nn.Module, tensors: dict[str, NDArray[Any]], whe
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What is at a nucleus: the window views are cut from, and the patch as it is judged."""
+
+    window: Tensor
+    patch: NDArray[np.uint8]
+    centre: tuple[float, float]
+    blank: bool
+
+    def flags(self, mpp: float, domain: Mapping[str, Any]) -> tuple[str, ...]:
+        """Reasons for care: crowded, or unlike the cells the model was trained on."""
+        crowded = ("crowded",) if is_crowded(self.patch, self.centre, mpp) else ()
+        if not domain:
+            return crowded
+        return crowded + out_of_domain(measure(self.patch, self.centre, mpp), domain)
+
+
 class NucleusPredictor:
     """A loaded DeepPap model on a device (`napari_cellpath.systems.protocol.Predictor`)."""
 
-    def __init__(self, network: DeepPapNetwork, device: torch.device, precision: str) -> None:
+    def __init__(
+        self,
+        network: DeepPapNetwork,
+        device: torch.device,
+        precision: str,
+        mpp: float | None = None,
+        domain: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.mpp = mpp or USUAL_MPP
+        self.domain = domain or {}
         self.network = network.to(device)
         self.computing = inference_form(network).to(device).eval()
         self.computing.to(memory_format=torch.channels_last)
         self.device = device
         self.precision = precision
         self.memory_bytes = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-        self._windows: OrderedDict[Any, tuple[Tensor, bool]] = OrderedDict()
+        self._windows: OrderedDict[Any, Look] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
@@ -106,13 +130,21 @@ class NucleusPredictor:
             raise ModelError(
                 f"{ref.folder} has changed since it was chosen (another SHA-256). Choose it again."
             )
-        return cls(network, device, precision)
+        return cls(network, device, precision, info.mpp, info.input.get("domain"))
 
     def warm_up(self, forward: Forward) -> None:
         """Run one ``fast`` batch of zeros: kernels and memory pools are made on first use."""
         forward(self.computing, self._crops(torch.zeros(1, 3, 256, 256)), lambda: False)
 
-    def run(self, payload: ViewsPayload, forward: Forward, stop: StopCheck) -> ViewsOutput:
+    def run(self, payload: Any, forward: Forward, stop: StopCheck) -> Any:
+        """Do what a task of any of DeepPap's plans asks."""
+        if isinstance(payload, FindPayload):
+            return search_tile(payload)
+        if isinstance(payload, OcclusionPayload):
+            return self.occlude(payload, forward, stop)
+        return self.score(payload, forward, stop)
+
+    def score(self, payload: ViewsPayload, forward: Forward, stop: StopCheck) -> ViewsOutput:
         """Probabilities of every input of the task.
 
         A cell's views never share a batch with another cell's, so what else is in the task
@@ -122,26 +154,51 @@ class NucleusPredictor:
         need not wait for more than one of them.
         """
         outputs: list[NDArray[np.float64] | None] = []
+        flags: list[tuple[str, ...]] = []
         for cell in payload.cells:
             if stop():
                 raise JobCancelledError("The job was cancelled.")
-            window, blank = self._window(cell, payload)
-            if blank:
+            look = self._window(cell, payload)
+            flags.append(look.flags(self.mpp, self.domain) if cell.judge and not look.blank else ())
+            if look.blank:
                 outputs.append(None)
                 continue
             size = 1 if self.device.type == "cpu" else len(cell.specs)
             logits = [
-                forward(self.computing, self._crops(views(window, list(part))), stop)
+                forward(self.computing, self._crops(views(look.window, list(part))), stop)
                 for part in _parts(cell.specs, size)
             ]
             outputs.append(F.softmax(torch.cat(logits).double(), dim=1).cpu().numpy())
-        return ViewsOutput(tuple(outputs), self.precision)
+        return ViewsOutput(tuple(outputs), self.precision, tuple(flags))
+
+    def occlude(
+        self, payload: OcclusionPayload, forward: Forward, stop: StopCheck
+    ) -> NDArray[np.float64]:
+        """Class probabilities of the upright middle crop, one row a covered place.
+
+        What is covered takes the patch's median colour.
+        """
+        window = window_tensor(
+            payload.source, payload.row, payload.col, payload.half, payload.border
+        )
+        patch = patches(window, [ViewSpec(0.0)])[0]
+        ground = patch.flatten(1).median(dim=1).values.view(3, 1, 1)
+        covered = patch.repeat(len(payload.places), 1, 1, 1)
+        for image, place in zip(covered, payload.places, strict=True):
+            if place is not None:
+                image[:, place[0] : place[0] + COVER, place[1] : place[1] + COVER] = ground
+        middle = round((VIEW - CROP) / 2)
+        seen = self.network.normalise(enlarge(covered).to(self.device))
+        crops = seen[..., middle : middle + CROP, middle : middle + CROP]
+        crops = crops.contiguous(memory_format=torch.channels_last)
+        logits = [forward(self.computing, part, stop) for part in crops.split(CROPS)]
+        return np.asarray(F.softmax(torch.cat(logits).double(), dim=1).cpu().numpy())
 
     def _crops(self, view_batch: Tensor) -> Tensor:
         normalised = self.network.normalise(view_batch.to(self.device))
         return ten_crops(normalised).contiguous(memory_format=torch.channels_last)
 
-    def _window(self, cell: CellViews, payload: ViewsPayload) -> tuple[Tensor, bool]:
+    def _window(self, cell: CellViews, payload: ViewsPayload) -> Look:
         if isinstance(cell.source, PixelWindow):
             return _look(cell.source, cell, payload)
         key = (cell.source, cell.row, cell.col, payload.half, payload.border)
@@ -157,20 +214,19 @@ class NucleusPredictor:
         return looked
 
 
-def _look(
-    source: FileImage | PixelWindow, cell: CellViews, payload: ViewsPayload
-) -> tuple[Tensor, bool]:
-    """A cell's window, and whether it shows nothing."""
+def _look(source: FileImage | PixelWindow, cell: CellViews, payload: ViewsPayload) -> Look:
+    """A cell's window, and what of its patch lies on the image."""
     row, col, half = cell.row, cell.col, payload.half
     window = window_tensor(source, row, col, half, payload.border)
     shape = source.shape if isinstance(source, PixelWindow) else image_shape(source)
-    return window, is_blank(window, row, col, half, shape)
+    patch, centre = patch_on_image(window, row, col, half, shape)
+    return Look(window, patch, centre, is_blank(patch))
 
 
-def is_blank(window: Tensor, row: int, col: int, half: int, shape: Sequence[int]) -> bool:
-    """Whether the patch around a nucleus shows nothing that could be one (reliability R12).
-
-    Only the part of the patch that lies on the image counts, not what a border put beside it.
+def patch_on_image(
+    window: Tensor, row: int, col: int, half: int, shape: Sequence[int]
+) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """That part of the patch that lies on the image, not what a border put beside it.
 
     Parameters
     ----------
@@ -180,18 +236,21 @@ def is_blank(window: Tensor, row: int, col: int, half: int, shape: Sequence[int]
         Level-0 edge of the centre and half side of the window, in image pixels.
     shape
         Height and width of the image.
+
+    Returns
+    -------
+    tuple
+        The part, (h, w, 3) uint8, and the row and column of the nucleus in it.
     """
     scale = WINDOW / (2 * half)
-    slices = []
+    slices, middle = [], []
     for centre, length in ((row, shape[0]), (col, shape[1])):
-        start = max((WINDOW - PATCH) / 2, (half - centre) * scale)
-        stop = min((WINDOW + PATCH) / 2, (half - centre + length) * scale)
-        slices.append(slice(math.floor(start), math.ceil(stop)))
-    grey = window[:, slices[0], slices[1]].mean(dim=0).flatten()
-    if grey.numel() == 0:
-        return True
-    darkest, brightest = np.percentile(grey.numpy(), [2, 98])
-    return bool(brightest - darkest < BLANK_CONTRAST)
+        start = math.floor(max((WINDOW - PATCH) / 2, (half - centre) * scale))
+        stop = math.ceil(min((WINDOW + PATCH) / 2, (half - centre + length) * scale))
+        slices.append(slice(start, stop))
+        middle.append(WINDOW / 2 - start - 0.5)
+    part = window[:, slices[0], slices[1]].permute(1, 2, 0)
+    return part.round().to(torch.uint8).contiguous().numpy(), (middle[0], middle[1])
 
 
 def _parts(specs: Sequence[ViewSpec], size: int) -> Iterator[Sequence[ViewSpec]]:

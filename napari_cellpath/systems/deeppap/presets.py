@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.vocabulary import Preset
 
+USUAL_MPP = 0.2  # micrometres a pixel where neither image nor model state any
 PATCH = 128  # pixels at the model's scale (papers.md 1.2)
 MAX_SHIFT = 10  # pixels (papers.md 1.3)
 N_ROTATIONS = 10

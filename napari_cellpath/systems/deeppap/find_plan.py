@@ -1,0 +1,156 @@
+"""Plan of a search for nuclei: tiles of the region, each searched by the worker.
+
+A tile keeps what lies in its own core; its margin is wide enough that no neighbour would have
+found it elsewhere, so the answer does not depend on the tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cellpath.core.errors import OutsideImageError, ScaleError
+from napari_cellpath.core.geometry import plausible_mpp
+from napari_cellpath.core.requests import FileImage, FindNucleiRequest, MemoryImage, PixelWindow
+from napari_cellpath.core.results import FoundNucleus
+from napari_cellpath.core.vocabulary import Priority, System
+from napari_cellpath.models import find_model
+from napari_cellpath.slides.windows import cut, image_mpp, image_shape, read
+from napari_cellpath.systems.deeppap.find import FindSettings, block_size, find_nuclei
+from napari_cellpath.systems.deeppap.presets import USUAL_MPP
+from napari_cellpath.systems.protocol import ModelRef, Task
+
+CORE_BLOCKS = 384  # side of a tile's core: a task then takes 0.1 to 0.3 s
+
+
+@dataclass(frozen=True, eq=False)
+class FindPayload:
+    """One tile: the window to read and the core whose nuclei are kept.
+
+    Both are (top, left, bottom, right) in level-0 pixels.
+    """
+
+    source: FileImage | PixelWindow
+    window: tuple[int, int, int, int]
+    core: tuple[int, int, int, int]
+    mpp: float
+    settings: FindSettings
+
+
+class FindPlan:
+    """Plan of a `FindNucleiRequest` (see `napari_cellpath.systems.protocol.Plan`).
+
+    Raises
+    ------
+    CellpathError
+        The model or the image cannot be used, or the region does not meet the image.
+    """
+
+    def __init__(self, request: FindNucleiRequest) -> None:
+        entry = find_model(request.model, System.DEEPPAP)
+        self.request = request
+        self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)
+        image = request.image
+        name = image.path if isinstance(image, FileImage) else image.name
+        self.target = f"find:{name}"
+        self._settings = FindSettings(request.smallest, request.largest, request.contrast)
+        self._mpp = image_mpp(image) or entry.info.mpp or USUAL_MPP
+        if plausible_mpp(self._mpp) is None:
+            raise ScaleError(
+                f"{self._mpp:g} is no pixel size; give micrometres per pixel between 0.01 and 100."
+            )
+        self._shape = image_shape(image)
+        self._region = self._clip(request.region)
+        self._block = block_size(self._mpp)
+        self._cores = deque(self._tiles())
+        self._total, self._done = len(self._cores), 0
+        self._found: list[FoundNucleus] = []
+
+    def _clip(self, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
+        height, width = self._shape
+        if region is None:
+            return 0, 0, height, width
+        top, left, high, wide = region
+        box = max(top, 0), max(left, 0), min(top + high, height), min(left + wide, width)
+        if box[0] >= box[2] or box[1] >= box[3]:
+            raise OutsideImageError(
+                f"The region (row {top}, column {left}, {high} x {wide}) does not meet the image "
+                f"({height} x {width} pixels)."
+            )
+        return box
+
+    def _tiles(self) -> list[tuple[int, int, int, int]]:
+        """Cores on a grid fixed to the image, so that two regions find the same nuclei."""
+        side = CORE_BLOCKS * self._block
+        top, left, bottom, right = self._region
+        return [
+            (max(r, top), max(c, left), min(r + side, bottom), min(c + side, right))
+            for r in range(top // side * side, bottom, side)
+            for c in range(left // side * side, right, side)
+        ]
+
+    def take(self) -> Task | None:
+        """The next tile."""
+        if not self._cores:
+            return None
+        core = self._cores.popleft()
+        block, (height, width) = self._block, self._shape
+        margin = math.ceil(self._settings.margin_um / self._mpp)
+        window = (
+            max(0, (core[0] - margin) // block * block),
+            max(0, (core[1] - margin) // block * block),
+            min(height, -(-(core[2] + margin) // block) * block),
+            min(width, -(-(core[3] + margin) // block) * block),
+        )
+        image = self.request.image
+        source: FileImage | PixelWindow = (
+            cut(image, window[0], window[1], window[2] - window[0], window[3] - window[1])
+            if isinstance(image, MemoryImage)
+            else image
+        )
+        return Task(
+            system=System.DEEPPAP,
+            model=self.model,
+            payload=FindPayload(source, window, core, self._mpp, self._settings),
+            priority=Priority.REGION,
+        )
+
+    def give(self, task: Task, output: NDArray[np.float64]) -> Sequence[FoundNucleus]:
+        """Take in a tile's nuclei, (n, 4); they are final."""
+        found = [FoundNucleus(*map(float, row)) for row in output]
+        self._found += found
+        self._done += 1
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether every tile was searched."""
+        return self._done == self._total
+
+    @property
+    def progress(self) -> float:
+        """Fraction of the tiles searched."""
+        return self._done / self._total
+
+    def results(self) -> list[FoundNucleus]:
+        """All nuclei so far; once it is finished by row, then column, whatever came first."""
+        if self.finished:
+            self._found.sort(key=lambda n: (n.row, n.col))
+        return self._found
+
+
+def search_tile(payload: FindPayload) -> NDArray[np.float64]:
+    """Nuclei of a tile's core in level-0 pixels: row, column, diameter (um), strength (worker)."""
+    top, left, bottom, right = payload.window
+    pixels = read(payload.source, top, left, bottom - top, right - left)
+    found = find_nuclei(pixels, payload.mpp, payload.settings)
+    found[:, :2] += (top, left)
+    # The same half-open comparison on every side: a nucleus on a seam belongs to one tile.
+    edges = np.array(payload.core, dtype=float) - 0.5
+    inside = (found[:, :2] >= edges[:2]).all(axis=1) & (found[:, :2] < edges[2:]).all(axis=1)
+    return found[inside]
