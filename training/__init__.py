@@ -1,6 +1,7 @@
 """Training: data folders, splits, recipes, the fit loop, evaluation, reports.
 
-Two entry points, `run` and `evaluate`; the command line and the viewer call the same ones.
+Three entry points, `run`, `evaluate` and `reproduce`; the command line and the viewer call the
+same ones.
 Importing this package imports no torch.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 from napari_cellpath.core.errors import UnknownNameError
 from napari_cellpath.core.vocabulary import Preset, System
 
-__all__ = ["evaluate", "run"]
+__all__ = ["evaluate", "reproduce", "run"]
 
 
 def _check_system(system: str) -> None:
@@ -87,3 +88,16 @@ def evaluate(
     from training.evaluation import evaluate_deeppap
 
     return evaluate_deeppap(model, data, out, preset=preset, jitter=jitter, **options)
+
+
+def reproduce(protocol: str, data: Path | str, out: Path | str, **options: Any) -> dict[str, Any]:
+    """Train and measure as a paper did; see `training.protocols.reproduce`.
+
+    Raises
+    ------
+    CellpathError
+        No such protocol, or the data cannot be used for it.
+    """
+    from training.protocols import reproduce as run_protocol
+
+    return run_protocol(protocol, data, out, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,15 +48,21 @@ def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
 
 
 def planned_seconds(
-    recipe: Recipe, speed: Speed, views: NDArray[np.int64], n_reserve: int
+    recipe: Recipe,
+    speed: Speed,
+    views: NDArray[np.int64],
+    n_reserve: int,
+    *,
+    final: bool = True,
+    looks: int = 2,
 ) -> tuple[float, float]:
     """Seconds of training and of scoring that a recipe asks for; see `fit_to_budget`."""
     images = float(views.sum())
     fold_epochs = recipe.fold_epochs or recipe.epochs
     folds = fold_epochs * recipe.split.run_folds * (1 - 1 / recipe.split.folds)
-    training = (folds + recipe.epochs) * images * speed.step
+    training = (folds + (recipe.epochs if final else 0)) * images * speed.step
     validated = len(views) * recipe.split.run_folds / recipe.split.folds
-    inputs = 2 * validated * INPUTS[recipe.fold_evaluation]
+    inputs = looks * validated * INPUTS[recipe.fold_evaluation]
     inputs += 2 * n_reserve * (INPUTS[recipe.evaluation] + INPUTS[recipe.fold_evaluation])
     return training, inputs * speed.score
 
@@ -66,6 +73,9 @@ def fit_to_budget(
     speed: Speed,
     views_of: Callable[[Recipe], NDArray[np.int64]],
     n_reserve: int,
+    *,
+    final: bool = True,
+    looks: int = 2,
 ) -> Recipe:
     """Shrink views and epochs so that the whole run takes about ``seconds``.
 
@@ -81,19 +91,24 @@ def fit_to_budget(
         Gives, under a recipe, the views an epoch of every cell that may be trained on.
     n_reserve
         Cells of the reserve.
+    final
+        Whether a model of all folds is trained after them.
+    looks
+        How often each fold is scored.
 
     Returns
     -------
     Recipe
         At least one view of each cell and one epoch; unchanged where the time suffices.
     """
-    training, scoring = planned_seconds(recipe, speed, views_of(recipe), n_reserve)
+    plan = partial(planned_seconds, final=final, looks=looks)
+    training, scoring = plan(recipe, speed, views_of(recipe), n_reserve)
     share = max(seconds - scoring, 0.0) / training
     if share >= 1.0:
         return recipe
     fewer_views = tuple(max(1, int(v * share)) for v in recipe.views_per_epoch)
     recipe = recipe.model_copy(update={"views_per_epoch": fewer_views})
-    training, _ = planned_seconds(recipe, speed, views_of(recipe), n_reserve)
+    training, _ = plan(recipe, speed, views_of(recipe), n_reserve)
     share = min(max(seconds - scoring, 0.0) / training, 1.0)
     fewer = {"epochs": max(_LEAST_EPOCHS, int(recipe.epochs * share))}
     if recipe.fold_epochs:

@@ -207,6 +207,27 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def over_folds(
+    truth: ArrayLike, scores: ArrayLike, fold_of: ArrayLike, threshold: float
+) -> dict[str, list[float] | None]:
+    """Mean and standard deviation over folds of each measure, as papers report them."""
+    wanted, given = _arrays(truth, scores)
+    folds = np.asarray(fold_of)
+    by_fold: dict[str, list[float]] = {}
+    for fold in np.unique(folds):
+        here = folds == fold
+        counts = binary_counts(wanted[here], given[here], threshold).as_dict()
+        counts["auc"] = auc(wanted[here], given[here])
+        for name in ("sensitivity", "specificity", "accuracy", "h_mean", "f_measure", "auc"):
+            by_fold.setdefault(name, []).append(counts[name])
+    return {
+        name: [round(float(np.mean(v)), 4), round(float(np.std(v)), 4)]
+        if np.isfinite(v).all()
+        else None
+        for name, v in by_fold.items()
+    }
+
+
 def binary_report(
     truth: ArrayLike,
     scores: ArrayLike,

@@ -44,12 +44,13 @@ def _common(
 
 @cache
 def _add_commands() -> None:
-    from napari_cellpath.cli import demo, models, predict, train
+    from napari_cellpath.cli import demo, models, predict, reproduce, train
 
     app.add_typer(predict.app, name="predict")
     app.add_typer(models.app, name="models")
     app.command("train")(train.train)
     app.command("evaluate")(train.evaluate)
+    app.command("reproduce")(reproduce.reproduce)
     app.command("demo")(demo.demo)
 
 

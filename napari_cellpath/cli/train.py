@@ -6,6 +6,8 @@ import json
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
@@ -29,6 +31,21 @@ class Part(StrEnum):
 SystemArgument = Annotated[System, typer.Argument(help="Which system.")]
 
 
+@contextmanager
+def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
+    """Inside the block Ctrl-C is a wish: what is given says whether it was made."""
+    stop = threading.Event()
+
+    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    previous = signal.signal(signal.SIGINT, ask_to_stop)
+    try:
+        yield stop.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
 def train(
     system: SystemArgument,
     recipe: Annotated[Path, typer.Argument(help="The recipe, YAML; see training/recipes.")],
@@ -42,19 +59,11 @@ def train(
     """Train a model from a recipe; Ctrl-C keeps the last checkpoint."""
     import training
 
-    stop = threading.Event()
-
-    def ask_to_stop(_signal: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    previous = signal.signal(signal.SIGINT, ask_to_stop)
-    try:
+    with stopping_on_ctrl_c() as should_stop:
         folder = training.run(
             system, recipe, out, budget=budget, resume=resume, device=device,
-            on_progress=typer.echo, should_stop=stop.is_set,
+            on_progress=typer.echo, should_stop=should_stop,
         )  # fmt: skip
-    finally:
-        signal.signal(signal.SIGINT, previous)
     typer.echo(f"Model written to {folder}.")
 
 
