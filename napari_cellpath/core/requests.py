@@ -102,7 +102,7 @@ class NucleusRequest:
 
 NUCLEUS_UM = (5.0, 16.0)
 """Diameters of nuclei looked for by default, micrometres."""
-NUCLEUS_CONTRAST = 0.12
+NUCLEUS_CONTRAST = 0.10
 
 
 @dataclass(frozen=True)

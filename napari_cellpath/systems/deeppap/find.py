@@ -19,6 +19,8 @@ from napari_cellpath.core.requests import NUCLEUS_CONTRAST, NUCLEUS_UM
 
 WORKING_UM = 0.8
 N_SCALES = 4
+SPECK = 1.6
+"""A blob this many times smaller than the smallest nucleus is none."""
 _TRUNCATE = 4.0  # standard deviations at which SciPy cuts a Gaussian off
 _DIAMETERS_PER_SIGMA = 2.0 * math.sqrt(2.0)  # of the disc a Laplacian of Gaussian answers most to
 
@@ -66,9 +68,9 @@ class FindSettings:
         return _TRUNCATE * self.largest / _DIAMETERS_PER_SIGMA + self.largest
 
 
-def block_size(mpp: float) -> int:
-    """Side of the blocks of pixels that are averaged."""
-    return max(1, round(WORKING_UM / mpp))
+def block_size(mpp: float, settings: FindSettings) -> int:
+    """Side of the blocks of pixels that are averaged: a sixth of the smallest nucleus at most."""
+    return max(1, round(min(WORKING_UM, settings.smallest / 6) / mpp))
 
 
 def nuclear_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -109,6 +111,8 @@ def find_blobs(
         Of two blobs nearer than half the larger diameter the stronger one stays.
     """
     diameters = np.geomspace(settings.smallest, settings.largest, N_SCALES)
+    # One scale below: what answers most to that is a speck, however dark, and no small nucleus.
+    diameters = np.append(diameters, settings.smallest / SPECK)
     answers = []
     for diameter in diameters:
         sigma = diameter / _DIAMETERS_PER_SIGMA / pixel_um
@@ -122,6 +126,7 @@ def find_blobs(
     peak = (best == ndimage.maximum_filter(best, size=side, mode="nearest")) & (
         best > settings.contrast
     )
+    peak &= scale < N_SCALES
     rows, cols = np.nonzero(peak)
     strength, diameter_um = best[rows, cols], diameters[scale[rows, cols]]
     found = np.stack([rows, cols, diameter_um, strength], axis=1).astype(np.float64)
@@ -169,9 +174,10 @@ def find_nuclei(
         (n, 4): row, column in pixels of ``rgb`` (integers are pixel centres), diameter in
         micrometres, strength; strongest first.
     """
-    block = block_size(mpp)
+    settings = settings or FindSettings()
+    block = block_size(mpp, settings)
     density = average_blocks(nuclear_density(rgb), block)
-    found = find_blobs(density, block * mpp, settings or FindSettings())
+    found = find_blobs(density, block * mpp, settings)
     found[:, :2] = (found[:, :2] + 0.5) * block - 0.5
     found[:, 0] = np.minimum(found[:, 0], rgb.shape[0] - 1.0)  # the last block may be cut off
     found[:, 1] = np.minimum(found[:, 1], rgb.shape[1] - 1.0)

@@ -66,7 +66,7 @@ class FindPlan:
             )
         self._shape = image_shape(image)
         self._region = self._clip(request.region)
-        self._block = block_size(self._mpp)
+        self._block = block_size(self._mpp, self._settings)
         self._cores = deque(self._tiles())
         self._total, self._done = len(self._cores), 0
         self._found: list[FoundNucleus] = []
