@@ -22,13 +22,15 @@ import torch
 from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import OutputError, RecipeError, UnknownNameError
-from napari_cellpath.core.vocabulary import Border
+from napari_cellpath.core.vocabulary import Border, System
+from napari_cellpath.models import ModelInfo, save_model
+from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
 from training.allocator import keep_freed_memory
 from training.budget import fit_to_budget, measure_speed
 from training.checkpoint import write_whole
-from training.datasets import CellData, read_cells
-from training.deeppap import Cells, Trainer, views_of_cells
+from training.datasets import TWO_CLASSES, CellData, read_cells
+from training.deeppap import Cells, Trainer, network_arrays, views_of_cells
 from training.fit import StopCheck
 from training.plots import draw_report
 from training.recipe import Recipe, check_recipe, read_recipe
@@ -283,6 +285,7 @@ class _Folds:
             resume=self.resume, epochs=self.recipe.fold_epochs,
         )  # fmt: skip
         rows = plan.folds[fold]
+        self._keep(network, plan.training(fold), fold)
         done = {"rows": rows.tolist()}
         for look in self.asked.looks:
             done[look.name] = score_cells(
@@ -298,6 +301,36 @@ class _Folds:
         )
         self.say(f"{name}: accuracy {report['accuracy']}, AUC {report['auc']} on {len(rows)} cells")
         return done
+
+    def _keep(self, network: DeepPapNetwork, trained: NDArray[np.intp], fold: int) -> None:
+        """Keep a fold's network as a model folder: its fold can be scored in other ways later."""
+        folder = self.out / f"fold-{fold + 1}-model"
+        if folder.exists():
+            return
+        by_cell = self.mode == "cell"
+        keys = [
+            self.cells.records[int(i)].image.name if by_cell else self.cells.groups[int(i)]
+            for i in trained
+        ]
+        arguments = dict(self.recipe.network.arguments)
+        if self.recipe.network.mean_image:
+            arguments["mean"] = "image"
+        info = ModelInfo(
+            name=f"{self.asked.name}-{self.mode}-fold-{fold + 1}",
+            system=System.DEEPPAP,
+            architecture=self.recipe.network.backbone,
+            arguments=arguments,
+            classes=TWO_CLASSES if self.asked.classes == 2 else self.cells.fine_classes,
+            mpp=self.cells.mpp,
+            data={
+                "name": self.cells.name, "sha256": self.cells.sha256, "split_by": self.mode,
+                "trained_on": sorted(set(keys)),
+            },
+            seed=self.recipe.seed,
+            training={"recipe": self.recipe.model_dump(mode="json")},
+        )  # fmt: skip
+        card = f"# {info.name}\n\nOne fold of `cellpath reproduce {self.asked.name}`.\n"
+        save_model(folder, info, network_arrays(network, half=False), card)
 
     def _abnormal(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         if probabilities.shape[1] == 2:

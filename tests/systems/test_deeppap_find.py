@@ -26,7 +26,7 @@ MPP = 0.2
 def discs(shape, places, radius=22, seed=0):
     """Pale ground with a little noise and dark violet discs."""
     rng = np.random.default_rng(seed)
-    image = rng.normal(0, 3, (*shape, 3)) + (228, 215, 226)
+    image = rng.normal(0, 3, (*shape, 3)) + np.array([228, 215, 226])
     rows, cols = np.ogrid[: shape[0], : shape[1]]
     for row, col in places:
         image[(rows - row) ** 2 + (cols - col) ** 2 < radius**2] = (90, 70, 130)
