@@ -33,8 +33,8 @@ lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
 train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ../shared/data
 	$(BIN)/cellpath train deeppap training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
 
-bench: setup  ## from mouse press to first estimate, in milliseconds
-	$(SCREEN) $(BIN)/python benchmarks/click_latency.py
+bench: setup  ## speed: views, clicks, training, start; the table is docs/benchmarks.md
+	$(SCREEN) $(BIN)/python -m benchmarks
 
 pictures: setup  ## the pictures of README and docs, from generated cells
 	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures

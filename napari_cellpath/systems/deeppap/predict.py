@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,8 @@ class NucleusPredictor:
                 continue
             size = 1 if self.device.type == "cpu" else len(cell.specs)
             logits = [
-                forward(self.computing, self._crops(views(look.window, list(part))), stop)
-                for part in _parts(cell.specs, size)
+                forward(self.computing, self._crops(some), stop)
+                for some in views(look.window, list(cell.specs)).split(size)
             ]
             outputs.append(F.softmax(torch.cat(logits).double(), dim=1).cpu().numpy())
         return ViewsOutput(tuple(outputs), self.precision, tuple(flags))
@@ -251,10 +251,6 @@ def patch_on_image(
         middle.append(WINDOW / 2 - start - 0.5)
     part = window[:, slices[0], slices[1]].permute(1, 2, 0)
     return part.round().to(torch.uint8).contiguous().numpy(), (middle[0], middle[1])
-
-
-def _parts(specs: Sequence[ViewSpec], size: int) -> Iterator[Sequence[ViewSpec]]:
-    return (specs[i : i + size] for i in range(0, len(specs), size))
 
 
 def window_tensor(

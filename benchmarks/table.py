@@ -1,0 +1,94 @@
+"""The table of all benchmarks, from the stored results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HEAD = """# Benchmarks
+
+Written by `make bench` from `benchmarks.json`; one column a machine and device. Ratios are taken
+within one run, rounds interleaved, the first discarded, the best kept. *Contended* marks a
+measurement during which the machine was not quiet: the network alone did not take the same time
+before and after within 3 %, or the process did not have its cores (CPU over wall below 0.92 times
+the threads). Absolute times hold for the machine and day named; goals are those of the project.
+
+"""
+TAIL = """
+P4: one cell, preset `paper`, from the file to the call; *alone* is the same network, precision and
+batches on tensors that lie ready; the PIL loop rotates, crops and resizes with PIL and feeds the
+network as trained one input at a time. P5: press of the mouse button to the score on the layer in a
+real window, preset `fast`; under load 1000-view jobs run beside it. P9: the starter recipe's
+network, same frozen layers and batch; the reference trains as torchvision's classification script
+does. P11: fresh processes; the plugin's manifest and package, then the modules of the dock.
+"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: which benchmark, what is measured, the goal, and how it is read off."""
+
+    key: str
+    what: str
+    goal: str
+    value: Callable[[dict[str, Any]], Any]
+    ratio: bool = False
+
+
+def _ms(*path: str) -> Callable[[dict[str, Any]], Any]:
+    def value(found: dict[str, Any]) -> Any:
+        for name in path:
+            found = found[name]
+        return found
+
+    return value
+
+
+LINES = (
+    Line("P4", "1000 views, whole / network alone", "≤ 1.05", _ms("whole_over_pure"), True),
+    Line("P4", "PIL loop / whole", "≥ 4 (fp32 only ≥ 2.2)", _ms("loop_over_whole"), True),
+    Line("P4", "1000 views of a cell, s", "≤ 3.5 (GPU 0.03)", _ms("whole_s"), True),
+    Line("P4", "precision", "", _ms("precision")),
+    Line("P5", "click to first answer, p50 ms", "≤ 150 (GPU 50)", _ms("idle_ms", "p50")),
+    Line("P5", "the same, p95 ms", "≤ 150", _ms("idle_ms", "p95")),
+    Line("P5", "under load, p95 ms", "≤ 250", _ms("while_1000_view_jobs_run_ms", "p95")),
+    Line(
+        "P5", "slowest callback of ours, p99 ms CPU, under load", "≤ 16",
+        lambda f: max(f["callbacks_p99_cpu_ms_loaded"].values()),
+    ),
+    Line(
+        "P5", "ten inputs, network alone, best ms", "",
+        _ms("ten_inputs_forward_fp32_ms", "as computed", "best"),
+    ),
+    Line("P9", "training, images a second", "", _ms("images_per_s"), True),
+    Line("P9", "training, whole / pure step", "≤ 1.05 (GPU 1.10)", _ms("whole_over_pure"), True),
+    Line("P9", "training, ours / torchvision-shaped loop", "≥ 1.8", _ms("over_reference"), True),
+    Line("P11", "plugin adds before first use, ms", "≤ 150", _ms("plugin_ms")),
+    Line("P11", "torch imported by then", "no", lambda f: "yes" if f["torch_imported"] else "no"),
+    Line("P11", "first request (loads the model), ms", "", _ms("first_request_ms")),
+    Line("P11", "second request, ms", "no load", _ms("second_request_ms")),
+)  # fmt: skip
+
+
+def write_table(results: dict[str, dict[str, Any]], path: Path) -> None:
+    """Write the Markdown file."""
+    columns = sorted(results)
+    rows = ["| goal | what | wanted | " + " | ".join(columns) + " |"]
+    rows.append("|---|---|---|" + "---|" * len(columns))
+    for line in LINES:
+        cells = [_cell(line, results[column]) for column in columns]
+        rows.append(f"| {line.key} | {line.what} | {line.goal} | " + " | ".join(cells) + " |")
+    for what in ("date", "cores", "torch", "python"):
+        cells = [str(results[column].get("machine", {}).get(what, "")) for column in columns]
+        rows.append(f"| | {what} | | " + " | ".join(cells) + " |")
+    path.write_text(HEAD + "\n".join(rows) + "\n" + TAIL, encoding="utf-8")
+
+
+def _cell(line: Line, column: dict[str, Any]) -> str:
+    found = column.get(line.key)
+    if found is None:
+        return "not measured"
+    mark = " (contended)" if line.ratio and not found.get("steady", True) else ""
+    return f"{line.value(found)}{mark}"
