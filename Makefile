@@ -6,7 +6,7 @@ BIN := .venv/bin
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(XVFB))
 
-.PHONY: help setup demo test test-all lint train bench pictures clean
+.PHONY: help setup demo test test-all lint train bench verify pictures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ..
 
 bench: setup  ## speed: views, clicks, training, start; the table is docs/benchmarks.md
 	$(SCREEN) $(BIN)/python -m benchmarks
+
+verify: setup  ## adaptive and bf16 against 1000 fp32 inputs, on cells of slides the models never saw
+	@test -f runs/deeppap-herlev/fold-0.json || $(MAKE) train
+	$(BIN)/python -m benchmarks.verify --run runs/deeppap-herlev
 
 pictures: setup  ## the pictures of README and docs, from generated cells
 	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures

@@ -318,3 +318,91 @@ def test_what_was_done_to_an_image_is_said(field, model, capsys):
     )  # fmt: skip
     assert code == 0
     assert error == "pages.tif: The file holds 3 images; the first is read.\n"
+
+
+@pytest.fixture
+def dark_discs(tmp_path):
+    """A pale image with two dark discs of 8 um at 0.2 um per pixel."""
+    rows, cols = np.ogrid[:300, :400]
+    image = np.full((300, 400, 3), (230, 215, 228), np.uint8)
+    for row, col in ((100, 120), (190, 300)):
+        image[(rows - row) ** 2 + (cols - col) ** 2 < 400] = (90, 70, 130)
+    Image.fromarray(image).save(tmp_path / "discs.png")
+    return tmp_path / "discs.png"
+
+
+def test_find_nuclei_scores_what_it_finds_and_twice_the_same_bytes(dark_discs, model, capsys):
+    """No points needed; a summary lies beside the table; two runs differ in no byte."""
+    written = []
+    for name in ("one", "two"):
+        out = dark_discs.with_name(f"{name}.csv")
+        code, text, error = run(
+            "predict", "deeppap", dark_discs, "--find-nuclei", "--out", out, "--model", model,
+            "--views", "fast", "--mpp", 0.2, capsys=capsys,
+        )  # fmt: skip
+        assert code == 0, error
+        assert "2 cells" in text
+        summary = dark_discs.with_name(f"{name}.summary.json")
+        written.append((out.read_bytes(), summary.read_bytes()))
+    assert written[0] == written[1]
+    rows = read(dark_discs.with_name("one.csv"))
+    assert [r["id"] for r in rows] == ["0", "1"]
+    assert [round(float(r["row"]) / 10) for r in rows] == [10, 19]
+    summary = json.loads(written[0][1])
+    assert summary["cells"] == 2
+    assert sum(summary["bands"].values()) == 2
+    assert len(summary["most_abnormal"]) == 2
+
+
+def test_find_nuclei_in_a_region(dark_discs, model, capsys):
+    """Only what lies in ROW COL HEIGHT WIDTH; where nothing is found the table is empty."""
+    out = dark_discs.with_name("out.csv")
+    base = ["predict", "deeppap", dark_discs, "--find-nuclei", "--out", out, "--model", model,
+            "--views", "fast", "--mpp", 0.2]  # fmt: skip
+    code, text, _ = run(*base, "--region", 0, 0, 300, 200, capsys=capsys)
+    assert code == 0
+    assert "1 cell:" in text
+    code, text, error = run(*base, "--region", 0, 0, 40, 40, capsys=capsys)
+    assert code == 0
+    assert "no nucleus was found" in error
+    assert read(out) == []
+    code, _, error = run(*base, "--region", 900, 0, 10, 10, capsys=capsys)
+    assert code == 2
+    assert "does not meet the image" in error
+
+
+def test_points_or_find_nuclei_not_both_and_not_neither(field, model, capsys):
+    """One of the two says where the nuclei are."""
+    base = ["predict", "deeppap", field / "a.png", "--out", field / "o.csv", "--model", model]
+    for more in ([], ["--points", field / "points.csv", "--find-nuclei"]):
+        code, _, error = run(*base, *more, capsys=capsys)
+        assert code == 2
+        assert "--find-nuclei" in error
+    code, _, error = run(
+        *base, "--points", field / "points.csv", "--region", 0, 0, 5, 5, capsys=capsys
+    )
+    assert code == 2
+    assert not (field / "o.csv").exists()
+
+
+def test_a_summary_never_overwrites_an_input(dark_discs, model, capsys):
+    """The sidecar's place is checked as the table's is."""
+    points = dark_discs.with_name("o.summary.json")
+    points.write_text("row,col\n100,120\n")
+    code, _, error = run(
+        "predict", "deeppap", dark_discs, "--points", points, "--out",
+        dark_discs.with_name("o.csv"), "--model", model, capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert "input" in error
+    assert points.read_text().startswith("row,col")
+
+
+def test_reproduce_names_unknown_protocols(tmp_path, capsys):
+    """One line, exit 2, nothing made."""
+    code, _, error = run(
+        "reproduce", "pap", "--data", tmp_path, "--out", tmp_path / "r", capsys=capsys
+    )
+    assert code == 2
+    assert "herlev-jitter" in error
+    assert not (tmp_path / "r").exists()

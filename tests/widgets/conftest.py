@@ -12,8 +12,8 @@ import pytest
 
 from napari_cellpath.backend.job import Job, JobState, WorkerStatus
 from napari_cellpath.core.errors import BackendError
-from napari_cellpath.core.requests import NucleusRequest
-from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.core.requests import FindNucleiRequest, NucleusRequest, OcclusionRequest
+from napari_cellpath.core.results import FoundNucleus, NucleusCall, OcclusionMap
 from napari_cellpath.core.vocabulary import Preset, System
 from napari_cellpath.models import ClassInfo, ModelEntry, ModelInfo
 
@@ -35,6 +35,8 @@ class FakeBackend:
         self.pause = pause
         self.hold = threading.Event()
         self.hold.set()
+        self.hold_second = threading.Event()
+        self.hold_second.set()
         self.requests: list[NucleusRequest] = []
         self.jobs: list[Job] = []
         self.warmed: list[str] = []
@@ -46,8 +48,11 @@ class FakeBackend:
         self._closed = False
 
     def submit(self, request, *, priority=None, listener=None) -> Job:
-        many = len(request.nuclei) > 1
-        target = "field" if many else request.nuclei[0].uid
+        nuclei = getattr(request, "nuclei", ())
+        if nuclei:
+            target = "field" if len(nuclei) > 1 else nuclei[0].uid
+        else:
+            target = type(request).__name__
         job = Job(request, target, lambda job: job.ended(JobState.CANCELLED))
         if listener is not None:
             job.add_listener(listener)
@@ -70,6 +75,17 @@ class FakeBackend:
         if self.fail_with is not None:
             job.ended(JobState.FAILED, BackendError(self.fail_with))
             return
+        if isinstance(request, FindNucleiRequest):
+            self._find(job, request)
+            return
+        if isinstance(request, OcclusionRequest):
+            drop = np.zeros((128, 128), np.float32)
+            drop[60:70, 60:70] = 0.4
+            found = OcclusionMap(request.nucleus.row - 64, request.nucleus.col - 64, 1.0, drop,
+                                 0.7, f"{Path(request.model).name}@00000000")  # fmt: skip
+            job.advanced([found], [found], 1.0)
+            job.ended(JobState.DONE)
+            return
         total = INPUTS[request.preset]
         steps = sorted({10, max(10, total // 2), total})
         for step, n_views in enumerate(steps):
@@ -81,6 +97,23 @@ class FakeBackend:
             job.advanced(calls, calls, (step + 1) / len(steps))
             time.sleep(self.pause)
         job.ended(JobState.DONE)
+
+    def _find(self, job: Job, request: FindNucleiRequest) -> None:
+        """The dark discs of `field`, half of them first."""
+        top, left, high, wide = request.region or (0, 0, 200, 300)
+        found = [
+            FoundNucleus(float(row), float(col), 8.0, 0.5)
+            for row in range(25, 200, 50)
+            for col in range(25, 300, 50)
+            if top <= row < top + high and left <= col < left + wide
+        ]
+        half = found[: len(found) // 2]
+        job.advanced(half, half, 0.5)
+        time.sleep(self.pause)
+        self.hold_second.wait(20)
+        if not job.state.final:
+            job.advanced(found, found, 1.0)
+            job.ended(JobState.DONE)
 
     def _call(self, request, nucleus, n_views: int, final: bool) -> NucleusCall:
         score = score_at(nucleus.row, nucleus.col)
@@ -118,6 +151,7 @@ class FakeBackend:
     def close(self) -> None:
         self._closed = True
         self.hold.set()
+        self.hold_second.set()
         for job in self.jobs:
             job.cancel()
         for thread in self._threads:
