@@ -203,7 +203,8 @@ def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | Non
     changed = recipe.model_dump(mode="json")
     changed["data"] |= {"folder": str(data), "layout": asked.layout, "classes": asked.classes}
     changed["split"] |= {"reserve": 0.0, "folds": folds, "run_folds": folds}
-    changed |= {"final_start": "initial", "budget_seconds": None}
+    # The folds are the result here, so they are trained as long as a final model.
+    changed |= {"final_start": "initial", "budget_seconds": None, "fold_epochs": 0}
     changed |= dict(asked.changes)
     if seed is not None:
         changed["seed"] = changed["split"]["seed"] = seed
