@@ -65,8 +65,9 @@ def write_card(info: ModelInfo, data: CellData) -> str:
         "## Limits",
         "",
         "- It was trained on single cells picked by experts. Overlaps, clumps, inflammation, "
-        "artefacts and out-of-focus cells were not in the data: it gives them a score all the "
-        "same.",
+        "artefacts and out-of-focus cells were not in the data. What can be told is flagged "
+        "(crowded, out-of-focus, noisy, unusual-stain, unusual-nucleus-size), and it is scored "
+        "all the same.",
         *_HERLEV_LIMITS[: 2 * (data.name == "herlev")],
         "- Other scanners, stains and preparations were not measured. Give the pixel size.",
         f"- Calls are made at a threshold of {info.threshold:g}, chosen on out-of-fold scores, "
