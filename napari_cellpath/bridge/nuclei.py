@@ -141,6 +141,16 @@ class NucleiLayer:
         """Rows in the review band that nobody has decided yet, top to bottom by row number."""
         return np.flatnonzero(self.table.doubtful & ~self.table.features["stale"])
 
+    def next_doubtful(self, step: int) -> int | None:
+        """Row of the next (+1) or previous (-1) doubtful nucleus from the selected, going round."""
+        rows = self.doubtful()
+        if not len(rows):
+            return None
+        selected = self.table.rows(self.selected())
+        here = int(selected[-1]) if len(selected) else (-1 if step > 0 else len(self))
+        later = rows[rows > here] if step > 0 else rows[rows < here][::-1]
+        return int(later[0]) if len(later) else int(rows[0] if step > 0 else rows[-1])
+
     def unseen(self) -> Rows:
         """Scored rows nobody has looked at yet, the most abnormal first."""
         table = self.table

@@ -228,26 +228,20 @@ class NucleiSession:
 
     def go_to_doubtful(self, step: int) -> None:
         """Select and show the next (+1) or previous (-1) doubtful nucleus, going round."""
-        if self.nuclei is None:
-            return
-        rows = self.nuclei.doubtful()
-        if not len(rows):
-            self.told.emit("info", "No doubtful nuclei are left.")
-            return
-        selected = self.nuclei.table.rows(self.nuclei.selected())
-        here = int(selected[-1]) if len(selected) else (-1 if step > 0 else len(self.nuclei))
-        later = rows[rows > here] if step > 0 else rows[rows < here][::-1]
-        row = int(later[0]) if len(later) else int(rows[0] if step > 0 else rows[-1])
-        self.nuclei.select([str(self.nuclei.table.uids[row])])
-        self.show(row)
+        self._go_to(None if self.nuclei is None else self.nuclei.next_doubtful(step),
+                    "No doubtful nuclei are left.")  # fmt: skip
 
     def go_to_unseen(self) -> None:
         """Select and show the most abnormal nucleus that nobody has looked at."""
-        rows = self.nuclei.unseen() if self.nuclei is not None else []
-        if self.nuclei is None or not len(rows):
-            self.told.emit("info", "Every scored nucleus has been looked at.")
+        rows = [] if self.nuclei is None else self.nuclei.unseen()
+        self._go_to(int(rows[0]) if len(rows) else None, "Every scored nucleus has been looked at.")
+
+    def _go_to(self, row: int | None, otherwise: str) -> None:
+        if self.nuclei is None:
             return
-        row = int(rows[0])
+        if row is None:
+            self.told.emit("info", otherwise)
+            return
         self.nuclei.select([str(self.nuclei.table.uids[row])])
         self.show(row)
 

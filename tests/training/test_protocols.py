@@ -13,7 +13,7 @@ from napari_cellpath.core.errors import MissingFileError, OutputError, UnknownNa
 from napari_cellpath.models import verify
 from training import metrics as m
 from training.plots import roc_curve
-from training.protocols import nested_thresholds
+from training.protocol_folds import nested_thresholds
 
 
 @pytest.fixture
