@@ -43,6 +43,7 @@ verify: setup  ## adaptive and bf16 against 1000 fp32 inputs, on cells of slides
 pictures: setup  ## the pictures of README and docs, from generated cells
 	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures
 	mkdir -p docs/images && cp demo-output/pictures/scored-nuclei.png docs/images/nuclei-dock.png
+	cp demo-output/pictures/found-nuclei.png demo-output/pictures/show-why.png docs/images/
 
 clean:  ## everything that make made
 	rm -rf .venv demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

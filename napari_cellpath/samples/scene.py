@@ -76,6 +76,11 @@ def demo_scene(reserve: Sequence[str], n_cells: int = 12, seed: int = 0) -> Scen
     real = reserve_sheet(reserve, n_cells, seed)
     if real is not None:
         return real
+    return generated_field(seed)
+
+
+def generated_field(seed: int = 0) -> Scene:
+    """A generated field of cells, with every nucleus known."""
     field = cytology_field(seed=seed)
     return Scene(
         "a generated field (no real images found; set CELLPATH_DATA to use them)",

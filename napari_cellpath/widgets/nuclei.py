@@ -177,10 +177,11 @@ class NucleiDock(QWidget):
             (Where.DRAWN, "In the drawn shapes"),
             (Where.IMAGE, "In the whole image"),
         ):
-            menu.addAction(text, lambda where=where: self._find(where))
+            menu.addAction(text, lambda where=where: self.find_nuclei(where))
         return menu
 
-    def _find(self, where: Where) -> None:
+    def find_nuclei(self, where: Where) -> None:
+        """Find nuclei and have them scored; the table then begins with the most abnormal."""
         table = self.frame.result.table
         if not table.isSortingEnabled() or table.horizontalHeader().sortIndicatorSection() < 0:
             table.sortByColumn(SCORE_COLUMN, Qt.SortOrder.DescendingOrder)

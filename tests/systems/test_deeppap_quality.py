@@ -15,6 +15,7 @@ from napari_cellpath.systems.deeppap.quality import (
     measure,
     nucleus_diameter,
     out_of_domain,
+    without_frame,
 )
 from tests.support.models import write_random_model
 from tests.systems.test_deeppap_find import discs
@@ -69,6 +70,18 @@ def test_blur_noise_and_size_are_flagged_each_by_name(domain):
     assert "out-of-focus" in flags(blurred, domain)
     assert "noisy" in flags(noisy, domain)
     assert "unusual-nucleus-size" in flags(cell(rng, radius=6), domain)
+
+
+def test_a_black_frame_is_no_stain(domain):
+    """A cell cut out and laid on black is judged by its own pixels, wherever the frame is."""
+    patch = cell(np.random.default_rng(11))
+    framed = np.zeros((128, 128, 3), np.uint8)
+    framed[:100, 20:] = patch[:100, 20:]
+    assert flags(framed, domain) == ()
+    part, centre = without_frame(framed, CENTRE)
+    assert part.shape == (100, 108, 3)
+    assert centre == (63.5, 43.5)
+    assert without_frame(np.zeros((9, 9, 3), np.uint8), (4.0, 4.0))[1] == (4.0, 4.0)
 
 
 def test_without_a_domain_nothing_is_flagged():
