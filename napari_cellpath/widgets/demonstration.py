@@ -29,6 +29,7 @@ from napari_cellpath.samples.scene import Scene, demo_scene, generated_field
 from napari_cellpath.widgets.nuclei import NucleiDock
 from napari_cellpath.widgets.search import Where
 
+CANVAS = 800.0  # pixels, about, of the window's shorter side
 PATIENCE = 180.0  # seconds; the first answer includes starting the process and loading torch
 
 
@@ -107,7 +108,8 @@ def _find_and_explain(viewer: napari.Viewer, dock: NucleiDock, out: Path) -> dic
         layer.visible = False
     image = viewer.open(str(path), plugin="napari-cellpath")[0]
     dock.session.choose_image(image)
-    viewer.reset_view()
+    viewer.scene.camera.center = (0.0, *(float(x) for x in np.mean(image.extent.world, axis=0)))
+    viewer.scene.camera.zoom = 0.9 * CANVAS / float(np.ptp(image.extent.world, axis=0).max())
     _until(lambda: dock.session.source is not None, "the field was looked into")
     inquiry = dock.session.inquiry
     started = time.perf_counter()
