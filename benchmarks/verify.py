@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,8 @@ def choose(run: Path, records: tuple[CellRecord, ...], count: int) -> list[Case]
             "(runs/deeppap-herlev); name it with --run."
         )
     places = np.linspace(0, len(cases) - 1, min(count, len(cases))).round().astype(int)
-    return [cases[i] for i in places]
+    # Shuffled, so that what a short budget reaches is of all folds and classes.
+    return [cases[i] for i in np.random.default_rng(0).permutation(places)]
 
 
 def main() -> None:
@@ -84,7 +86,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--bf16-preset", default="balanced", choices=("fast", "balanced", "paper"))
     parser.add_argument("--out", type=Path, default=Path("runs/verify.json"))
+    parser.add_argument("--budget", type=float, help="seconds; what was reached is reported")
     options = parser.parse_args()
+    started = time.monotonic()
     keep_freed_memory()
     recipe = read_recipe(options.run / "recipe.yaml")
     data = read_cells(recipe.data)
@@ -105,6 +109,9 @@ def main() -> None:
             for fold in sorted({case.fold for case in cases})
         }
         for number, case in enumerate(cases):
+            if options.budget and number and time.monotonic() - started > options.budget:
+                cases = cases[:number]
+                break
             done = known.setdefault(f"{case.fold}:{case.row}:{short}", {})
             for name, (preset, precision) in ways.items():
                 if name in done:
@@ -122,7 +129,12 @@ def main() -> None:
     print()
     rows = [known[f"{c.fold}:{c.row}:{short}"] for c in cases]
     report = compare(rows, starter.threshold, starter.review_band)
-    report |= {"cells": len(rows), "bf16_preset": str(short), "device": options.device}
+    report |= {
+        "cells": len(rows),
+        "cells_asked": options.cells,
+        "bf16_preset": str(short),
+        "device": options.device,
+    }
     report["machine"] = machine()
     print(json.dumps(report, indent=1))
     raise SystemExit(0 if report["holds"] else 1)
