@@ -1,7 +1,8 @@
 """How a nucleus looks, from the facts about it.
 
 Face: the score on one sequential, colour-blind safe map; gray without an answer, grayish when
-stale. Shape: a ring in the review band, a cross off the image, else a disc. Border: dark, or
+stale. Shape: a ring in the review band, a cross off the image, a diamond where the cell is unlike
+those the model was trained on, else a disc. Border: dark, or
 the colour of the class a person gave it. So colour says *how abnormal*, shape says *look here*
 and the border says *somebody decided*, and none of the three needs another to be read.
 """
@@ -23,8 +24,8 @@ BORDER_COLOUR = "#1a1a1a"
 OTHER_COLOUR = "#ffffff"
 PLAIN_WIDTH = 0.08
 STALE_GRAY = 0.65  # how much of a stale score's colour is gray
-DISC, RING, CROSS = 0, 1, 2
-_NAMES = ("disc", "ring", "x")
+DISC, RING, CROSS, DIAMOND = 0, 1, 2, 3
+_NAMES = ("disc", "ring", "x", "diamond")
 
 
 def rgba(colour: str, alpha: float = 1.0) -> NDArray[np.float64]:
@@ -86,10 +87,11 @@ def _decided(table: NucleusTable, rows: Rows) -> NDArray[np.bool_]:
 
 
 def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:
-    """Shape codes (k,): `DISC`, `RING` or `CROSS`."""
+    """Shape codes (k,): `DISC`, `RING`, `CROSS`, or `DIAMOND` for what is unlike the training."""
     doubtful = table.doubtful[rows] & ~table.features["stale"][rows]
     broken = table.outside[rows] | table.unassessable[rows]
-    return np.where(broken, CROSS, np.where(doubtful, RING, DISC))
+    plain = np.where(table.unlike[rows], DIAMOND, DISC)
+    return np.where(broken, CROSS, np.where(doubtful, RING, plain))
 
 
 @lru_cache(maxsize=1)

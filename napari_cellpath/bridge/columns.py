@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS
 from napari_cellpath.core.requests import new_uid
 from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.core.vocabulary import UNLIKE_FLAGS
 
 Rows = NDArray[np.intp]
+_FLAGS = ("pending", "moved", "outside", "final", "unlike")
 
 
 @dataclass(frozen=True)
@@ -60,9 +62,9 @@ class NucleusTable:
         (n, 2) level-0 (row, col) as last seen.
     calls
         Latest `NucleusCall` by uid.
-    pending, moved, outside, final
+    pending, moved, outside, final, unlike
         (n,) flags: asked for and unanswered; moved since the call; not on the image; the call is
-        that of all views that were asked for.
+        that of all views that were asked for; the cell is unlike those the model learned from.
     call_code, correction_code
         (n,) index into the scheme's classes, -1 for none or a class of another model.
     """
@@ -74,12 +76,13 @@ class NucleusTable:
         self.calls: dict[str, NucleusCall] = {}
         self._settings: dict[str, tuple[Any, ...] | None] = {}
         self._replaced: dict[str, tuple[NucleusCall, tuple[Any, ...] | None]] = {}
-        for name in ("pending", "moved", "outside", "final"):
+        for name in _FLAGS:
             setattr(self, name, np.zeros(0, dtype=bool))
         self.pending: NDArray[np.bool_]
         self.moved: NDArray[np.bool_]
         self.outside: NDArray[np.bool_]
         self.final: NDArray[np.bool_]
+        self.unlike: NDArray[np.bool_]
         self.call_code = np.zeros(0, dtype=np.int16)
         self.correction_code = np.zeros(0, dtype=np.int16)
         self._row_of: dict[str, int] = {}
@@ -156,6 +159,7 @@ class NucleusTable:
             )  # fmt: skip
             self._settings[uid] = None
         self.final[:] = self.has_call
+        self.unlike[:] = [not UNLIKE_FLAGS.isdisjoint(f.split()) for f in self.features["flags"]]
         self.moved[:] = self.features["stale"]
         self.reread()
 
@@ -174,7 +178,7 @@ class NucleusTable:
             self._replaced.pop(uid, None)
         self.features = {name: column[order] for name, column in self.features.items()}
         self.positions = self.positions[order]
-        for name in ("pending", "moved", "outside", "final", "call_code", "correction_code"):
+        for name in (*_FLAGS, "call_code", "correction_code"):
             setattr(self, name, getattr(self, name)[order])
         self._row_of = {str(uid): row for row, uid in enumerate(self.uids)}
 
@@ -223,6 +227,7 @@ class NucleusTable:
         columns["model"][row] = call.model
         columns["precision"][row] = call.precision
         columns["flags"][row] = " ".join(call.flags)
+        self.unlike[row] = not UNLIKE_FLAGS.isdisjoint(call.flags)
         self.final[row] = call.final
 
     def move(self, rows: Rows, positions: NDArray[np.float64]) -> None:
@@ -315,7 +320,7 @@ class NucleusTable:
         start, count = len(self), len(positions)
         self.features = {n: np.concatenate((self.features[n], new[n])) for n in FEATURE_COLUMNS}
         self.positions = np.concatenate((self.positions, positions))
-        for name in ("pending", "moved", "outside", "final"):
+        for name in _FLAGS:
             setattr(self, name, np.concatenate((getattr(self, name), np.zeros(count, dtype=bool))))
         codes = np.full(count, -1, dtype=np.int16)
         self.call_code = np.concatenate((self.call_code, codes))

@@ -54,6 +54,22 @@ class Role(StrEnum):
     OCCLUSION = "occlusion"
 
 
+FLAG_WORDS = {
+    "border": "its patch leaves the image",
+    "unknown-scale": "the pixel size is not known",
+    "crowded": "another nucleus is near",
+    "out-of-focus": "out of focus",
+    "noisy": "noisier than the training cells",
+    "unusual-stain": "stained unlike the training cells",
+    "unusual-nucleus-size": "a nucleus of another size than the training cells'",
+    "blank": "nothing is to be seen there",
+    "not-finite": "the network gave no number",
+}
+"""What the flags of a call say to a person."""
+
+UNLIKE_FLAGS = frozenset({"out-of-focus", "noisy", "unusual-stain", "unusual-nucleus-size"})
+"""Flags of cells unlike those a model was trained on: its score is not to be believed blindly."""
+
 # Two ends and the middle of one sequential, colour-blind safe map (viridis would hide dark
 # points on dark nuclei; this runs from blue over pale yellow to red-brown and prints well).
 SCORE_COLOURS = ("#2166ac", "#92c5de", "#f7f7c8", "#f4a582", "#b2182b")

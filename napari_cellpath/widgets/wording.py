@@ -8,6 +8,7 @@ from html import escape
 import numpy as np
 
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.core.vocabulary import FLAG_WORDS, UNLIKE_FLAGS
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.widgets import model_card
 
@@ -37,6 +38,7 @@ def summary(layer: NucleiLayer, unscored: int, stale: int) -> str:
         (int((table.features["correction"] != "").sum()), "decided by you"),
         (unscored, "not scored"),
         (stale, "stale"),
+        (int((table.unlike & ~table.outside).sum()), "unlike the training cells"),
         (int(table.unassessable.sum()), "not assessable"),
         (int(table.outside.sum()), "off the image"),
     ):
@@ -57,9 +59,10 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
     if call is None:
         return "Being scored…" if table.pending[row] else "Not scored."
     if np.isnan(call.score):
-        why = "nothing is to be seen there" if "blank" in call.flags else ", ".join(call.flags)
-        return f"<b>Not assessable</b>: {escape(why)}."
-    text = (
+        return f"<b>Not assessable</b>: {escape(in_words(call.flags))}."
+    unlike = [flag for flag in call.flags if flag in UNLIKE_FLAGS]
+    warning = f"<b>Take with care</b>: {escape(in_words(unlike))}. " if unlike else ""
+    text = warning + (
         f"<b>{escape(call.label) or 'no call'}</b>, score {call.score:.3f} ± {call.std:.3f} "
         f"over {call.n_views} inputs by {escape(call.model)}"
     )
@@ -69,9 +72,15 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
         text += "; <b>stale</b>: moved, made with other settings, or stopped half-way"
     elif not table.final[row]:
         text += "; still being refined"
-    if call.flags:
-        text += f"; note: {escape(', '.join(call.flags))}"
+    others = [flag for flag in call.flags if flag not in UNLIKE_FLAGS]
+    if others:
+        text += f"; note: {escape(in_words(others))}"
     return text + "."
+
+
+def in_words(flags: Sequence[str]) -> str:
+    """Flags as a person reads them."""
+    return ", ".join(FLAG_WORDS.get(flag, flag) for flag in flags)
 
 
 def hint(clicking: bool, *, has_image: bool, has_model: bool, has_nuclei: bool) -> str:
