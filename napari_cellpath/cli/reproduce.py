@@ -82,7 +82,9 @@ def _words(report: dict[str, Any]) -> str:
                 continue
             lines.append(
                 f"{split}-wise, {look}: accuracy {values['accuracy']} "
-                f"{values['accuracy_interval']}, AUC {values['auc']} {values['auc_interval']}"
+                f"{values['accuracy_interval']} at 0.5, "
+                f"{values['at_threshold_of_other_folds']['accuracy']} at the threshold best on the "
+                f"other folds, AUC {values['auc']} {values['auc_interval']}"
                 + (f", overall error {values['overall_error']}" if "confusion" in values else "")
             )
     return "\n".join(lines)
