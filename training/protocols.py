@@ -20,7 +20,7 @@ import torch
 from napari_cellpath.core.errors import OutputError, RecipeError, UnknownNameError
 from napari_cellpath.core.vocabulary import Border
 from training.allocator import keep_freed_memory
-from training.budget import fit_to_budget, measure_speed
+from training.budget import fit_to_budget, measure_speed, planned_seconds
 from training.checkpoint import write_whole
 from training.datasets import CellData, read_cells
 from training.deeppap import Cells, Trainer, views_of_cells
@@ -194,7 +194,13 @@ def _within(
         recipe, seconds, speed, lambda r: views_of_cells(r, cells), 0, final=False, looks=looks
     )
     epochs = fitted.fold_epochs or fitted.epochs
-    say(f"to stay within {seconds:.0f} s a split: {epochs} epochs of {fitted.views_per_epoch}")
+    least = sum(
+        planned_seconds(fitted, speed, views_of_cells(fitted, cells), 0, final=False, looks=looks)
+    )
+    plural = "epoch" if epochs == 1 else "epochs"
+    say(f"a budget of {seconds:g} s a split: {epochs} {plural} of {fitted.views_per_epoch} views")
+    if least > 1.1 * seconds:
+        say(f"that is the least, and takes about {least:.0f} s a split all the same")
     return fitted
 
 

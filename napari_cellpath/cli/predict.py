@@ -86,6 +86,7 @@ def deeppap(
     if region is not None and not find_nuclei:
         raise TableError("--region goes with --find-nuclei; points say themselves where they are.")
     files = o.image_files(images)
+    _check_names(files)
     for path in (out, summary_path(out)):
         o.check_output(path, [*files, *([] if points is None else [points])])
     entry = find_model(model, System.DEEPPAP)
@@ -139,6 +140,17 @@ def deeppap(
     _summarise(records, calls, entry.label, band, out, as_json)
 
 
+def _check_names(files: Sequence[Path]) -> None:
+    """Tables name images by file name: two of one name could not be told apart."""
+    names = [file.name for file in files]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise TableError(
+            f"Two of the images are called {twice}, and tables name images by file name; "
+            "score them with two commands."
+        )
+
+
 def _check_points(rows_of: dict[Path, list[PointRow]], table: Path) -> None:
     for file, rows in rows_of.items():
         on_image = [r for r in rows if not r.outside]
@@ -157,14 +169,7 @@ def _points_of_images(
     rows: Sequence[PointRow], files: Sequence[Path], table: Path
 ) -> dict[Path, list[PointRow]]:
     """Assign each row to its image by file name; one image needs no image column."""
-    by_name: dict[str, Path] = {}
-    for file in files:
-        if file.name in by_name:
-            raise TableError(
-                f"Two of the images are called {file.name}, and points name images by file name; "
-                "score them with two commands."
-            )
-        by_name[file.name] = file
+    by_name = {file.name: file for file in files}
     found: dict[Path, list[PointRow]] = {file: [] for file in files}
     for row in rows:
         if row.image is None:

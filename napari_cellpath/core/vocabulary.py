@@ -42,6 +42,7 @@ class Priority(IntEnum):
     CLICK = 100
     BOX = 80
     REFINE = 70
+    SEARCH = 65  # short, and somebody waits for it before there is anything to score
     FIELD = 60
     REGION = 40
     BATCH = 20

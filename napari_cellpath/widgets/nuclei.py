@@ -369,7 +369,7 @@ class NucleiDock(QWidget):
         button, key = self.score_all, shortcut_of("run")
         text, tip = "Score all", f"Score every nucleus that has no valid score. ({key})"
         if stale:
-            text = f"Re-score all ({unscored + stale})"
+            text = f"Re-score ({unscored + stale})"
             tip = (
                 f"{wording.nuclei(stale)} moved or were scored with other settings; their calls "
                 f"are shown grayish until scored again. ({key})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
+import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QWidget
 from superqt.utils import signals_blocked
@@ -97,9 +98,11 @@ class NucleusSearch:
             nuclei.select([])  # napari selects what was added; a key meant for one would hit all
         known = len(found) - len(places)
         text = f"{wording.nuclei(len(places))} found"
-        text += f" ({known} were there already or lie outside the shapes)." if known else "."
+        shapes = " or lie outside the shapes" if area is not None and area.polygons else ""
+        text += f" ({known} were there already{shapes})." if known else "."
         if not complete:
-            text += " The search was stopped; 'Score all' scores what it had found."
+            text += " The search was stopped"
+            text += "; 'Score all' scores what it had found." if len(places) else "."
         self.session.told.emit("info", text)
 
     def explain(self) -> None:
@@ -111,13 +114,17 @@ class NucleusSearch:
             session.told.emit("info", "Select one nucleus first.")
             return
         source, there = session.inquiry.source(nuclei.image), nuclei.nuclei(selected)
+        if not np.isfinite(nuclei.table.features["score"][nuclei.table.rows(selected)]).all():
+            session.told.emit("info", "This nucleus has no score that could be explained.")
+            return
         if source is None or not there:
             session.told.emit("info", "This nucleus cannot be looked at now; try again.")
             return
         request = OcclusionRequest(source.image, there[0], str(entry.folder), session.method.border)
 
         def done(maps: Sequence[OcclusionMap], complete: bool) -> None:
-            if complete and session.holds(nuclei):
+            # Deleted or moved meanwhile: a map of the old place would explain nothing.
+            if complete and session.holds(nuclei) and nuclei.nuclei(selected) == there:
                 session.put_map(occlusion.map_layer(maps[-1], nuclei.image, there[0].uid))
                 session.told.emit("info", occlusion.sentence(maps[-1]))
 

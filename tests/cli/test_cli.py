@@ -371,6 +371,21 @@ def test_find_nuclei_in_a_region(dark_discs, model, capsys):
     assert "does not meet the image" in error
 
 
+def test_two_images_of_one_name_are_refused(dark_discs, model, capsys):
+    """Rows could not be told apart, found or given."""
+    other = dark_discs.parent / "b" / dark_discs.name
+    other.parent.mkdir()
+    shutil.copy(dark_discs, other)
+    out = dark_discs.with_name("out.csv")
+    code, _, error = run(
+        "predict", "deeppap", dark_discs, other, "--find-nuclei", "--out", out, "--model", model,
+        capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert "Two of the images are called discs.png" in error
+    assert not out.exists()
+
+
 def test_points_or_find_nuclei_not_both_and_not_neither(field, model, capsys):
     """One of the two says where the nuclei are."""
     base = ["predict", "deeppap", field / "a.png", "--out", field / "o.csv", "--model", model]

@@ -119,7 +119,7 @@ def test_tiles_and_regions_do_not_change_what_is_found(model, monkeypatch):
     image = MemoryImage(discs((900, 900), places), mpp=MPP)
     whole = search(FindNucleiRequest(image, model)).results()
     assert len(whole) > 20
-    monkeypatch.setattr(find_plan, "CORE_BLOCKS", 23)
+    monkeypatch.setattr(find_plan, "CORE_PIXELS", 92)
     tiled = search(FindNucleiRequest(image, model))
     assert tiled._total > 50
     assert places_of(tiled.results()) == places_of(whole)
@@ -143,7 +143,7 @@ def test_file_and_memory_give_the_same(model, tmp_path):
 
 def test_answers_may_come_in_any_order(model, monkeypatch):
     """The list is sorted by place, whichever tile came first; progress ends at one."""
-    monkeypatch.setattr(find_plan, "CORE_BLOCKS", 40)
+    monkeypatch.setattr(find_plan, "CORE_PIXELS", 160)
     image = MemoryImage(discs((600, 600), [(100, 100), (300, 500), (500, 200)]), mpp=MPP)
     results = []
     for order in (1, -1):

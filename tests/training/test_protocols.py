@@ -94,7 +94,8 @@ def test_a_budget_shrinks_the_run_and_is_reported(herlev):
     report = herlev(split="group", budget=1.0, run_folds=1, on_progress=said.append)
     assert report["epochs"] == 1
     assert report["budget_seconds"] == 1.0
-    assert any("to stay within" in line for line in said)
+    assert any("a budget of 1 s" in line for line in said)
+    assert any("that is the least" in line for line in said)
 
 
 def test_unknown_protocols_and_unfit_data_are_refused(herlev, cells_folder, tmp_path):

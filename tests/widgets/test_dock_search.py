@@ -183,6 +183,34 @@ def test_show_why_puts_a_map_below_the_nuclei(dock, qtbot, viewer, backend):
     assert dock.session.image.name == "field"
 
 
+def test_no_map_of_a_cell_that_is_gone_moved_or_unscored(dock, qtbot, viewer, backend):
+    """A map of another place explains nothing, and nothing can be said of no score."""
+    choose(dock, "In the whole image")
+    qtbot.waitUntil(lambda: all_scored(dock, NUCLEI), timeout=20000)
+    nuclei = dock.session.nuclei
+    for change in ("move", "delete"):
+        dock.unseen.click()
+        row = int(nuclei.table.rows(nuclei.selected())[0])
+        backend.hold.clear()
+        dock.why.click()
+        if change == "move":
+            data = np.array(nuclei.layer.data)
+            data[row] += 7
+            nuclei.layer.data = data
+        else:
+            nuclei.layer.remove_selected()
+        backend.hold.set()
+        qtbot.waitUntil(lambda: dock.session.inquiry.errands.latest is None, timeout=10000)
+        assert "occlusion · field" not in [layer.name for layer in viewer.layers]
+    qtbot.waitUntil(lambda: all_scored(dock, NUCLEI - 1), timeout=20000)
+    nuclei.table.features["score"][0] = np.nan
+    nuclei.select([str(nuclei.table.uids[0])])
+    sent = len(backend.requests)
+    dock.search.explain()
+    assert len(backend.requests) == sent
+    assert "no score" in last_notice()
+
+
 def test_export_writes_a_summary_with_seen_and_unseen(dock, qtbot, tmp_path):
     """Beside the table lies a page of JSON."""
     choose(dock, "In the whole image")

@@ -105,7 +105,7 @@ def test_another_model_makes_calls_stale_and_offers_to_rescore(dock, qtbot, back
     assert frame["stale"].all()
     assert set(frame["model"]) == {"deeppap-herlev@00000000"}
     assert len(backend.requests) == asked
-    assert dock.score_all.text() == "Re-score all (3)"
+    assert dock.score_all.text() == "Re-score (3)"
     assert dock.frame.method.threshold.value() == pytest.approx(0.3)
     dock.score_all.click()
     qtbot.waitUntil(lambda: not dock.session.nuclei.layer.features["stale"].any())
@@ -304,7 +304,7 @@ def test_cancelled_rescoring_gives_the_scores_back(dock, qtbot, backend):
     dock.frame.job.cancel.click()
     qtbot.waitUntil(lambda: list(table.features["n_views"]) == [100, 100])
     assert list(table.features["stale"]) == [True, True], "made with the other preset"
-    assert dock.score_all.text() == "Re-score all (2)"
+    assert dock.score_all.text() == "Re-score (2)"
     choose(dock.frame.method.preset, Preset.BALANCED)
     assert not table.features["stale"].any()
 
