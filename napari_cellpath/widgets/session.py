@@ -15,6 +15,7 @@ from psygnal import Signal, SignalInstance
 
 from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import conventions, export
+from napari_cellpath.bridge.appearance import symbols
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
@@ -78,6 +79,7 @@ class NucleiSession:
         self._unbind: dict[Layer, Callable[[], None]] = {}
         self._closed = False
         self._actions = self._key_actions()
+        symbols()  # napari takes 0.2 s to make them: now, not at the first click
         layers = viewer.layers
         layers.events.inserted.connect(self._on_inserted)
         layers.events.removed.connect(self._on_removed)
