@@ -67,9 +67,9 @@ def main() -> None:
             if found.get("steady", True):
                 break
         column[key] = found
-    column["machine"] = here
-    options.out.write_text(json.dumps(known, indent=1) + "\n")
-    write_table(known, options.out.with_suffix(".md"))
+        column["machine"] = here
+        options.out.write_text(json.dumps(known, indent=1) + "\n")
+        write_table(known, options.out.with_suffix(".md"))
     print(f"Written to {options.out} and {options.out.with_suffix('.md')}.")
 
 
