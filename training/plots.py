@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn import metrics
 
 from napari_cellpath.core.vocabulary import CLASS_COLOURS
 from training import metrics as m
@@ -26,11 +27,7 @@ def draw_report(out: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def roc_curve(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Sensitivity at each false positive rate of 0, 0.01 ... 1."""
-    order = np.argsort(-scores, kind="stable")
-    last = np.append(np.flatnonzero(np.diff(scores[order])), len(scores) - 1)  # ties move together
-    hits, misses = np.cumsum(truth[order])[last], np.cumsum(~truth[order])[last]
-    rate = np.concatenate([[0.0], misses / max(misses[-1], 1)])
-    sensitivity = np.concatenate([[0.0], hits / max(hits[-1], 1)])
+    rate, sensitivity, _ = metrics.roc_curve(truth, scores, drop_intermediate=False)
     return np.asarray(np.interp(_GRID, rate, sensitivity))
 
 

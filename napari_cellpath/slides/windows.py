@@ -153,6 +153,11 @@ def cut(image: MemoryImage, row: int, col: int, height: int, width: int) -> Pixe
     return PixelWindow(rgb, row0, col0, image.shape, image.mpp)
 
 
+def source_of(image: Image, row: int, col: int, height: int, width: int) -> FileImage | PixelWindow:
+    """What a task carries for one window: the file's name, or the pixels themselves."""
+    return cut(image, row, col, height, width) if isinstance(image, MemoryImage) else image
+
+
 def read(
     source: FileImage | PixelWindow, row: int, col: int, height: int, width: int
 ) -> NDArray[np.uint8]:

@@ -19,10 +19,9 @@ from napari_cellpath.core.requests import (
     OcclusionRequest,
 )
 from napari_cellpath.core.results import FoundNucleus, OcclusionMap
+from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 from napari_cellpath.widgets import wording
 from napari_cellpath.widgets.session import NucleiSession
-
-USUAL_MPP = 0.2  # micrometres a pixel where neither image nor model state any
 
 
 class Where(StrEnum):

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import OutsideImageError, ScaleError
 from napari_cellpath.core.geometry import plausible_mpp
-from napari_cellpath.core.requests import FileImage, FindNucleiRequest, MemoryImage, PixelWindow
+from napari_cellpath.core.requests import FileImage, FindNucleiRequest, PixelWindow
 from napari_cellpath.core.results import FoundNucleus
 from napari_cellpath.core.vocabulary import Priority, System
 from napari_cellpath.models import find_model
-from napari_cellpath.slides.windows import cut, image_mpp, image_shape, read
+from napari_cellpath.slides.windows import image_mpp, image_shape, read, source_of
 from napari_cellpath.systems.deeppap.find import FindSettings, block_size, find_nuclei
 from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 from napari_cellpath.systems.protocol import ModelRef, Task
@@ -107,12 +107,8 @@ class FindPlan:
             min(height, -(-(core[2] + margin) // block) * block),
             min(width, -(-(core[3] + margin) // block) * block),
         )
-        image = self.request.image
-        source: FileImage | PixelWindow = (
-            cut(image, window[0], window[1], window[2] - window[0], window[3] - window[1])
-            if isinstance(image, MemoryImage)
-            else image
-        )
+        high, wide = window[2] - window[0], window[3] - window[1]
+        source = source_of(self.request.image, window[0], window[1], high, wide)
         return Task(
             system=System.DEEPPAP,
             model=self.model,

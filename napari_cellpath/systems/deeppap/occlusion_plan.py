@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.core.geometry import check_inside, edge_of_point, scale_between
-from napari_cellpath.core.requests import FileImage, MemoryImage, OcclusionRequest, PixelWindow
+from napari_cellpath.core.requests import FileImage, OcclusionRequest, PixelWindow
 from napari_cellpath.core.results import OcclusionMap
 from napari_cellpath.core.vocabulary import Border, Priority, System
 from napari_cellpath.models import find_model
-from napari_cellpath.slides.windows import cut, image_mpp, image_shape
+from napari_cellpath.slides.windows import image_mpp, image_shape, source_of
 from napari_cellpath.systems.deeppap.presets import PATCH, WINDOW
 from napari_cellpath.systems.protocol import ModelRef, Task
 
@@ -72,11 +72,9 @@ class OcclusionPlan:
         """The patch as it is first, then the places row by row."""
         if not self._ready:
             return None
-        image, half = self.request.image, self._half
-        source: FileImage | PixelWindow = (
-            cut(image, self._row - half, self._col - half, 2 * half, 2 * half)
-            if isinstance(image, MemoryImage)
-            else image
+        half = self._half
+        source = source_of(
+            self.request.image, self._row - half, self._col - half, 2 * half, 2 * half
         )
         payload = OcclusionPayload(
             source, self._row, self._col, half, Border(self.request.border), self._ready.popleft()

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from napari_cellpath.core.geometry import check_inside, edge_of_point, scale_between
 from napari_cellpath.core.requests import (
     FileImage,
-    MemoryImage,
     Nucleus,
     NucleusRequest,
     PixelWindow,
@@ -25,7 +24,7 @@ from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.core.seeds import generator_for
 from napari_cellpath.core.vocabulary import Border, Preset, Priority, System
 from napari_cellpath.models import find_model
-from napari_cellpath.slides.windows import cut, image_mpp, image_shape
+from napari_cellpath.slides.windows import image_mpp, image_shape, source_of
 from napari_cellpath.systems.deeppap.presets import (
     BATCH_VIEWS,
     CROPS,
@@ -210,11 +209,8 @@ class NucleusPlan:
         return self._cells[n].batches[batch]
 
     def _source(self, cell: _Cell) -> FileImage | PixelWindow:
-        image = self.request.image
-        if isinstance(image, MemoryImage):
-            side = 2 * self._half
-            return cut(image, cell.row - self._half, cell.col - self._half, side, side)
-        return image
+        half = self._half
+        return source_of(self.request.image, cell.row - half, cell.col - half, 2 * half, 2 * half)
 
     def give(self, task: Task, output: ViewsOutput) -> Sequence[NucleusCall]:
         """Take in probabilities; return the calls that changed."""
