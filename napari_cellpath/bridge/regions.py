@@ -49,7 +49,7 @@ def visible_area(image: Image) -> Area | None:
 
 
 def drawn_area(layers: Iterable[Layer], image: Image) -> Area | None:
-    """The selected shapes of the active shapes layers, else all of the topmost; None without one.
+    """The selected shapes of the topmost shapes layer that shows any, else all of its shapes.
 
     Lines and paths enclose nothing and are left out.
     """

@@ -316,6 +316,7 @@ class NucleiSession:
         if isinstance(layer, Image):
             self.inquiry.forget_image(layer)
             if layer is self.image:
+                self.inquiry.errands.cancel_all()  # nobody can use what they would find
                 self._set_image(self.images[0] if self.images else None)
             self.images_changed.emit()
         elif self.nuclei is None:
