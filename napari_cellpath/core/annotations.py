@@ -259,7 +259,7 @@ def check_geometry(
         row0, row1, col0, col1 = min(rows), max(rows), min(cols), max(cols)
         if row1 <= row0 or col1 <= col0:
             raise TableError(f"{what}: the outline has no area.")
-    if size is not None and not (0 <= row0 and row1 <= size[0] and 0 <= col0 and col1 <= size[1]):
+    if size is not None and not (row0 >= 0 and row1 <= size[0] and col0 >= 0 and col1 <= size[1]):
         raise TableError(
             f"{what} lies outside its image of {size[0]} x {size[1]} pixels (rows x columns)."
         )
