@@ -103,7 +103,7 @@ def test_refusals_name_the_project(tmp_path: Path) -> None:
         replay(project.folder, tmp_path / "p")
     with raw(project.folder / DATABASE) as connection:
         connection.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
-    with pytest.raises(ProjectError, match="newer version.*update napari-cellpath"):
+    with pytest.raises(ProjectError, match=r"newer version.*update napari-cellpath"):
         Project.open(project.folder)
     other = tmp_path / "other.cellpath"
     other.mkdir()
