@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,12 @@ def add_image(
     project.record(Kind.IMAGE, {"images": {key: facts}})
     ledger.assign(project, [project.state.images[key]["group"]])
     return image_facts(project, key)
+
+
+def relocate(project: Project, paths: Mapping[str, str]) -> None:
+    """Say where images lie: key -> absolute path."""
+    images = {key: {"path": _path_in(project.folder, Path(p))} for key, p in paths.items()}
+    project.record(Kind.IMAGE, {"images": images})
 
 
 def _path_in(folder: Path, path: Path) -> str:

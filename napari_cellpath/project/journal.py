@@ -140,6 +140,28 @@ class Journal:
         """Let go of the file."""
         self._engine.dispose()
 
+    def copy_to(self, folder: Path, name: str) -> None:
+        """Write a whole copy of what is on disk into an empty folder; its project has ``name``.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
+        target = _engine(folder / DATABASE, read_only=False)
+        try:
+            with (
+                _spoken(folder),
+                self._engine.connect() as ours,
+                target.connect() as theirs,
+            ):
+                source: Any = ours.connection.driver_connection
+                source.backup(theirs.connection.driver_connection)
+                theirs.execute(_meta.update().where(_meta.c.key == "name").values(value=name))
+                theirs.commit()
+        finally:
+            target.dispose()
+
     def meta(self) -> dict[str, str]:
         """Name, id and format of the project.
 

@@ -206,6 +206,15 @@ class Project:
         """Add objects in one gesture."""
         return self.record(kind, {"objects": {a.uid: a.to_facts() for a in annotations}})
 
+    def label(self, labels: Mapping[str, Iterable[str]]) -> Event | None:
+        """Write what a person says of objects, uid -> labels; none takes it back."""
+        objects = {}
+        for uid, said in labels.items():
+            names = list(said) or None
+            if self.state.objects.get(uid, {}).get("labels") != names:
+                objects[uid] = {"labels": names, "author": self.author, "at": _now(), "seen": True}
+        return self.record(Kind.LABEL, {"objects": objects})
+
     def undo(self) -> Undone | None:
         """Take the last gesture back; None if there is none."""
         return self._step(self._undo, Kind.UNDO)
@@ -235,8 +244,7 @@ class Project:
         sort: Kind | None = None,
     ) -> Event:
         self._check_writable()
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        event = Event(kind, changes, strokes, new_uid(), target, self.author, now, self.window)
+        event = Event(kind, changes, strokes, new_uid(), target, self.author, _now(), self.window)
         self.state.apply(event)
         self._remember(event, sort)
         self._unsettled[event.gesture] = event
@@ -296,6 +304,16 @@ class Project:
             self._writer.flush(seconds)
             self.settle()
 
+    def copy_to(self, folder: Path, name: str) -> None:
+        """Write a copy of what is on disk into an empty folder, under another name.
+
+        Raises
+        ------
+        OutputError
+            It cannot be written.
+        """
+        self._journal.copy_to(folder, name)
+
     def _tell(self) -> None:
         if self.on_activity is not None:
             self.on_activity()
@@ -305,6 +323,10 @@ def project_folder(name: Path | str) -> Path:
     """The folder of a project by that name: with ``.cellpath`` at its end."""
     path = Path(name)
     return path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _plain(value: Any) -> Any:

@@ -26,6 +26,7 @@ from napari_cellpath.widgets.frame import DockFrame
 from napari_cellpath.widgets.keys import SHEET_KEY, KeySheet, shortcut_of
 from napari_cellpath.widgets.method import Method
 from napari_cellpath.widgets.nuclei_table import SCORE_COLUMN, nucleus_table_columns
+from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.search import FindSettings, NucleusSearch, Where
 from napari_cellpath.widgets.sections import Choice
 from napari_cellpath.widgets.session import NucleiSession
@@ -114,6 +115,8 @@ class NucleiDock(QWidget):
             "Show why", "Cover place after place of the selected cell and map how its score moves."
         )
         self.frame.method.add_setting("Find, µm", self._find_settings())
+        self.project = ProjectBar(self.session.viewer, self.session.keeper)
+        self.frame.add_foot(self.project)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.frame)
@@ -266,6 +269,7 @@ class NucleiDock(QWidget):
         session.selection_changed.connect(self._show_selection)
         session.clicking_changed.connect(self._show_clicking)
         session.told.connect(self._tell)
+        session.keeper.told.connect(self._tell)
         session.inquiry.changed.connect(self._show_jobs)
         session.inquiry.status_changed.connect(self.frame.job.set_status)
 
@@ -439,6 +443,8 @@ class NucleiDock(QWidget):
                 self._docked = True
             elif self._docked:
                 self._status_timer.stop()
+                self.project.let_go()
+                self.session.keeper.told.disconnect(self._tell, missing_ok=True)
                 self.session.close()
         return super().event(event)
 
