@@ -6,6 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from npe2 import PluginManager
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -22,6 +23,7 @@ from napari_cellpath.project.images import all_images
 from napari_cellpath.project.project import SUFFIX
 from napari_cellpath.widgets.keeper import Keeper
 from napari_cellpath.widgets.keys import shortcut_of
+from napari_cellpath.widgets.settings import PLUGIN
 
 
 class ProjectBar(QWidget):
@@ -162,7 +164,9 @@ class ProjectBar(QWidget):
                 "now, and its nuclei come back.",
             )
             return
-        self._viewer.open(image.path, plugin="napari-cellpath")
+        readers = PluginManager.instance().iter_compatible_readers([image.path])
+        ours = any(reader.plugin_name == PLUGIN for reader in readers)  # PNG, JPEG: napari's own
+        self._viewer.open(image.path, plugin=PLUGIN if ours else None)
 
 
 def _described(session: unsaved.Abandoned) -> str:
