@@ -24,6 +24,7 @@ from napari_cellpath.project.project import SUFFIX
 from napari_cellpath.widgets.keeper import Keeper
 from napari_cellpath.widgets.keys import shortcut_of
 from napari_cellpath.widgets.settings import PLUGIN
+from napari_cellpath.widgets.split import SplitDialog
 
 
 class ProjectBar(QWidget):
@@ -129,11 +130,18 @@ class ProjectBar(QWidget):
                 text = f"{image.name} ({counts.get(image.key, 0):,})".replace("&", "&&")
                 action = images.addAction(text, lambda image=image: self.open_image(image))
                 action.setEnabled(bool(image.path))
+        split = menu.addAction("Split…", self.show_split)
+        split.setEnabled(project is not None and bool(project.state.images))
         lost = [s for s in self._lost() if project is None or s.folder != project.folder]
         if lost:
             recover = menu.addMenu("Recover")
             for session in lost:
                 recover.addAction(_described(session), lambda s=session: self._recover(s))
+
+    def show_split(self) -> None:
+        """Show which image stands on which side of the split."""
+        if self._keeper.project is not None:
+            SplitDialog(self._keeper.project, self).show()
 
     def _recover(self, session: unsaved.Abandoned) -> None:
         if self._keeper.recover(session):
