@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_cellpath.bridge.nuclei import NucleiLayer
@@ -55,6 +56,7 @@ class Keeper:
         self._refused = False
         self._door = Door(lambda _events: None)
         self._docks = 0
+        self.told.connect(_notify)
 
     @classmethod
     def of(cls, viewer: Any) -> Keeper:
@@ -252,6 +254,11 @@ class Keeper:
 
     def _replay(self, events: list[Event]) -> int:
         return sum(recorder.replay(events) for recorder in self._recorders.values())
+
+
+def _notify(severity: str, sentence: str) -> None:
+    # Here and not in the docks: several of them share one keeper.
+    {"error": show_error, "warning": show_warning}.get(severity, show_info)(sentence)
 
 
 def _sentence(did: str, done: Undone, shown: int) -> str:

@@ -269,7 +269,6 @@ class NucleiDock(QWidget):
         session.selection_changed.connect(self._show_selection)
         session.clicking_changed.connect(self._show_clicking)
         session.told.connect(self._tell)
-        session.keeper.told.connect(self._tell)
         session.inquiry.changed.connect(self._show_jobs)
         session.inquiry.status_changed.connect(self.frame.job.set_status)
 
@@ -444,7 +443,6 @@ class NucleiDock(QWidget):
             elif self._docked:
                 self._status_timer.stop()
                 self.project.let_go()
-                self.session.keeper.told.disconnect(self._tell, missing_ok=True)
                 self.session.close()
         return super().event(event)
 

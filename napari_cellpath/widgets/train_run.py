@@ -7,20 +7,47 @@ import os
 import shlex
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from qtpy.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
 
 LOOK_EVERY = 400  # ms
-PROGRESS = "progress.jsonl"
+PROGRESS, RECIPE, REPORT = "progress.jsonl", "recipe.yaml", "report.json"
 CANCELLED = 130
 
 
-def command(recipe: Path, out: Path, system: str, *, resume: bool = False) -> list[str]:
-    """The command line of a run, as a user would type it."""
-    words = ["cellpath", "train", system, str(recipe), "--out", str(out)]
-    return [*words, "--resume"] if resume else words
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be trained.
+
+    ``recipe`` is a file that says it all; without one, ``parent`` goes on from what people
+    labelled in ``project``, by a ``preset``, as a model called ``name``.
+    """
+
+    system: str
+    project: Path
+    parent: str = ""
+    preset: str = "fast"
+    name: str = ""
+    recipe: Path | None = None
+
+    def command(self, out: Path) -> list[str]:
+        """The command line of the run, as a user would type it."""
+        words = ["cellpath", "train", self.system]
+        if self.recipe is not None:
+            words.append(str(self.recipe))
+        else:
+            words += ["--parent", self.parent, "--data", str(self.project)]
+            words += ["--preset", self.preset]
+            words += ["--name", self.name] if self.name else []
+        return [*words, "--out", str(out)]
+
+
+def resuming(system: str, out: Path) -> list[str]:
+    """The command line that goes on with a run that was stopped."""
+    return ["cellpath", "train", system, str(out / RECIPE), "--out", str(out), "--resume"]
 
 
 def shown(words: list[str]) -> str:
@@ -58,7 +85,7 @@ class TrainRun(QObject):
         return self._process is not None
 
     def start(self, words: list[str], out: Path) -> None:
-        """Start a command made by `command`; its folder is ``out``."""
+        """Start a command of `Wanted` or `resuming`; its folder is ``out``."""
         if self._process is not None:
             raise RuntimeError("a run is under way")
         self.out, self._errors, self._rest, self._cancelled = out, "", "", False
