@@ -10,16 +10,21 @@ import weakref
 from pathlib import Path
 from typing import Any
 
+from napari.layers import Image, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
+from napari_cellpath.bridge import conventions
+from napari_cellpath.bridge.box_recording import BoxRecorder
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.recording import NucleiRecorder
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage
+from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Event, Kind, Project, Undone, unsaved
 from napari_cellpath.project.images import add_image, all_images
+from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.door import Door
 
 _WORDS = {
@@ -53,6 +58,7 @@ class Keeper:
         self.project: Project | None = None
         self._recorders: dict[NucleiLayer, NucleiRecorder] = {}
         self._known: dict[NucleiLayer, Source] = {}
+        self._areas: dict[Shapes, BoxRecorder] = {}
         self._refused = False
         self._door = Door(lambda _events: None)
         self._docks = 0
@@ -123,18 +129,46 @@ class Keeper:
                 "the project; export it if it is to last.",
             )
             return
-        image = source.image
         try:
-            facts = add_image(
-                project, source.key,
-                Path(image.path).name if isinstance(image, FileImage) else image.name,
-                nuclei.shape, path=image.path if isinstance(image, FileImage) else "",
-                mpp=source.mpp,
-            )  # fmt: skip
-            self._recorders[nuclei] = NucleiRecorder(nuclei, project, facts.key)
+            _know(project, source, nuclei.shape)
+            self._recorders[nuclei] = NucleiRecorder(nuclei, project, source.key)
         except CellpathError as error:
             self.told.emit("error", str(error))
         self.changed.emit()
+
+    def mark_complete(self, viewer: Any, image: Image, source: Source | None) -> None:
+        """Let the user draw rectangles in which everything is marked."""
+        project = self.project or self._begin()
+        if project is None or source is None or not source.key:
+            self.told.emit("warning", f"'{image.name}' is still being read; try again.")
+            return
+        layer = conventions.complete_layer_of(image, viewer.layers)
+        try:
+            if layer is None:
+                layer = conventions.create_complete_layer(image)
+                viewer.add_layer(layer)
+            if layer not in self._areas:
+                _know(project, source, conventions.image_shape(image))
+                self._areas[layer] = BoxRecorder(
+                    layer, project, source.key, System.DEEPPAP, complete=True
+                )
+                keys.bind(layer, {"undo": self.undo, "redo": self.redo})
+                viewer.layers.events.removed.connect(self._on_removed)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return
+        viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"
+        self.told.emit(
+            "info",
+            "Draw rectangles in which every nucleus is marked: what is unmarked there counts as "
+            "no nucleus.",
+        )
+
+    def _on_removed(self, event: Any) -> None:
+        recorder = self._areas.pop(event.value, None)
+        if recorder is not None:
+            recorder.close()
 
     def _begin(self) -> Project | None:
         if self._refused:
@@ -237,9 +271,10 @@ class Keeper:
         project.on_activity = on_activity
 
     def _drop_recorders(self) -> None:
-        for recorder in self._recorders.values():
+        for recorder in (*self._recorders.values(), *self._areas.values()):
             recorder.close()
         self._recorders.clear()
+        self._areas.clear()
 
     def _settle(self) -> None:
         if self.project is None:
@@ -253,7 +288,18 @@ class Keeper:
         self.changed.emit()
 
     def _replay(self, events: list[Event]) -> int:
-        return sum(recorder.replay(events) for recorder in self._recorders.values())
+        recorders = (*self._recorders.values(), *self._areas.values())
+        return sum(recorder.replay(events) for recorder in recorders)
+
+
+def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
+    """Make an image known to a project."""
+    image = source.image
+    named = isinstance(image, FileImage)
+    add_image(
+        project, source.key, Path(image.path).name if named else image.name, shape,
+        path=image.path if named else "", mpp=source.mpp,
+    )  # fmt: skip
 
 
 def _notify(severity: str, sentence: str) -> None:

@@ -115,7 +115,8 @@ class NucleiDock(QWidget):
             "Show why", "Cover place after place of the selected cell and map how its score moves."
         )
         self.frame.method.add_setting("Find, µm", self._find_settings())
-        self.project = ProjectBar(self.session.viewer, self.session.keeper)
+        self.project = ProjectBar(self.session.viewer, self.session.keeper, marks=True)
+        self.project.complete_wanted.connect(self._mark_complete)
         self.frame.add_foot(self.project)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -172,6 +173,11 @@ class NucleiDock(QWidget):
         nuclei = self.session.nuclei
         if nuclei is not None:
             self.session.select([str(nuclei.table.uids[r]) for r in rows if r < len(nuclei)])
+
+    def _mark_complete(self) -> None:
+        session = self.session
+        if session.image is not None:
+            session.keeper.mark_complete(session.viewer, session.image, session.source)
 
     def _find_menu(self) -> QMenu:
         menu = QMenu(self)

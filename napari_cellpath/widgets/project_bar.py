@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from npe2 import PluginManager
+from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
@@ -36,11 +37,18 @@ class ProjectBar(QWidget):
         Images of a project are opened in it.
     keeper
         Holds the project.
+    marks
+        Whether the dock is about one image, in which areas can be marked complete.
     """
 
-    def __init__(self, viewer: Any, keeper: Keeper, parent: QWidget | None = None) -> None:
+    complete_wanted = Signal()
+    """The user wants to draw rectangles in which everything is marked."""
+
+    def __init__(
+        self, viewer: Any, keeper: Keeper, *, marks: bool = False, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
-        self._viewer, self._keeper = viewer, keeper
+        self._viewer, self._keeper, self._marks = viewer, keeper, marks
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
@@ -130,6 +138,8 @@ class ProjectBar(QWidget):
                 text = f"{image.name} ({counts.get(image.key, 0):,})".replace("&", "&&")
                 action = images.addAction(text, lambda image=image: self.open_image(image))
                 action.setEnabled(bool(image.path))
+        if self._marks:
+            menu.addAction("Complete here…", self.complete_wanted.emit)
         split = menu.addAction("Split…", self.show_split)
         split.setEnabled(project is not None and bool(project.state.images))
         lost = [s for s in self._lost() if project is None or s.folder != project.folder]

@@ -202,6 +202,24 @@ def test_a_second_layer_of_an_image_is_not_kept_and_says_so(make_dock, file, qtb
     assert len(project_of(dock).state.objects) == 1
 
 
+def test_complete_rectangles_are_kept_and_undone(make_dock, file, qtbot):
+    """Complete here: rectangles drawn on a layer of their own stand in the project."""
+    dock = make_dock(file)
+    dock.project.complete_wanted.emit()
+    layer = dock.session.viewer.layers.selection.active
+    assert str(layer.mode) == "add_rectangle"
+    layer.add_rectangles(np.array([[9.5, 9.5], [9.5, 49.5], [59.5, 49.5], [59.5, 9.5]]))
+    (area,) = project_of(dock).annotations()
+    assert area.complete
+    assert area.bounds == (10, 10, 60, 50)
+    dock.session.keeper.undo()
+    assert len(layer.data) == 0
+    dock.session.keeper.redo()
+    assert len(layer.data) == 1
+    click(dock, qtbot, (40, 270))
+    assert len(dock.session.nuclei) == 1
+
+
 def test_without_a_place_to_write_the_dock_works_and_says_so(make_dock, file, qtbot, monkeypatch):
     """An unwritable state folder costs the journal, not the work."""
     blocked = file.parent / "blocked"
