@@ -131,6 +131,8 @@ def from_own_facts(
         shape = shape_of(prediction.at)
         if shape is None:
             raise TableError(f"{what}: the place of its prediction is none.")
+        if shift == (0.0, 0.0):
+            return annotation
         at = moved(shape, prediction.at, shift)
         return replace(annotation, prediction=replace(prediction, at=at))
     except TableError:

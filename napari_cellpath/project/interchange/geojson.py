@@ -96,13 +96,13 @@ def write_geojson(
         A number is not finite, or the file cannot be written.
     """
     name, frame, colours = Path(path).name, Frame(offset), class_colours or {}
+    encode = json.JSONEncoder(default=plain, allow_nan=False, separators=(",", ":")).encode
     lines = []
     for annotation in annotations:
         if annotation.image != image.key:
             continue
         try:
-            lines.append(json.dumps(_feature(annotation, frame, colours), default=plain,
-                                    allow_nan=False, separators=(",", ":")))  # fmt: skip
+            lines.append(encode(_feature(annotation, frame, colours)))
         except ValueError as error:
             raise not_finite(name, f"object {annotation.uid}") from error
     head = json.dumps(file_facts([image], offset), allow_nan=False)

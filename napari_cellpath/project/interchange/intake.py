@@ -294,6 +294,8 @@ def labels_of(written: str, system: System) -> tuple[str, ...]:
 
 def with_parts(template: Annotation, geometries: Sequence[tuple[Shape, Any]]) -> list[Annotation]:
     """One annotation for each part of a multiple geometry; the first keeps the identity."""
+    if [(template.shape, template.geometry)] == geometries:
+        return [template]
     return [
         replace(
             template,
