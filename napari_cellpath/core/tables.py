@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
-from napari_cellpath.core.errors import MissingFileError, OutputError, TableError
+from napari_cellpath.core.delimited import DelimitedTable, check_columns, open_table
+from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.files import write_atomically
 
 MAX_POINTS = 5_000_000
@@ -29,11 +29,6 @@ NUCLEUS_COLUMNS = ("image", "id", "row", "col", "score", "std", "n_views", "labe
 
 OUTSIDE = "outside"
 """Flag of a nucleus that lies off its image and is not scored."""
-
-_MAX_HEADER = 1 << 20
-
-# float() also takes "1_000", "infinity" and Arabic-Indic digits; a table means none of them.
-_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -78,94 +73,27 @@ def read_points(path: str | os.PathLike[str], *, max_rows: int = MAX_POINTS) -> 
         No usable header, no rows, a value that is not a finite number, an id that occurs twice
         in one image, or more than ``max_rows`` rows.
     """
-    file = Path(path)
-    if not file.exists():
-        raise MissingFileError(f"{file} does not exist; give a CSV with the columns row and col.")
-    if file.is_dir():
-        raise TableError(f"{file} is a folder; give a CSV with the columns row and col.")
-    name = file.name
-    try:
-        with file.open(encoding=_encoding(file), newline="") as stream:
-            return list(_rows(stream, name, max_rows))
-    except UnicodeError as error:
-        raise TableError(f"{name} is not text in UTF-8 or UTF-16; save it as CSV UTF-8.") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise TableError(f"{name} cannot be read ({reason}).") from error
+    with open_table(path, "row and col") as table:
+        return list(_points(table, max_rows))
 
 
-def _encoding(file: Path) -> str:
-    """Encoding by byte-order mark, or by the zero bytes of UTF-16 without one."""
-    with file.open("rb") as stream:
-        start = stream.read(4)
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "utf-16"
-    if len(start) == 4 and start[1] == start[3] == 0 != start[0]:
-        return "utf-16-le"
-    if len(start) == 4 and start[0] == start[2] == 0 != start[1]:
-        return "utf-16-be"
-    return "utf-8-sig"
-
-
-def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
-    header = stream.readline(_MAX_HEADER)
-    skipped = 0
-    while header and not header.strip():
-        skipped += 1
-        header = stream.readline(_MAX_HEADER)
-    if len(header) == _MAX_HEADER:
-        raise TableError(f"{name} is not a table: its first line does not end.")
-    if not header:
-        raise TableError(f"{name} is empty; it needs a header with the columns row and col.")
-    header = header.lstrip("\ufeff")  # joined files carry a second byte-order mark
-    delimiter = max(",;\t", key=header.count)
-    try:
-        columns = [cell.strip().lower() for cell in next(csv.reader([header], delimiter=delimiter))]
-    except csv.Error as error:
-        raise TableError(f"{name} line {skipped + 1}: {error}.") from error
-    missing = [wanted for wanted in ("row", "col") if wanted not in columns]
-    if missing:
-        found = ", ".join(column[:40] for column in columns[:12] if column) or "nothing"
-        raise TableError(
-            f"{name} has no column {' and no column '.join(missing)}; its header names: {found}."
-        )
-    twice = [column for column in ("row", "col", "image", "id") if columns.count(column) > 1]
-    if twice:
-        raise TableError(f"{name} names the column {twice[0]} more than once.")
-
-    comma = delimiter != ","
+def _points(table: DelimitedTable, max_rows: int) -> Iterator[PointRow]:
+    name, columns = table.name, table.columns
+    check_columns(table, ("row", "col"), ("row", "col", "image", "id"))
     row_at, col_at = columns.index("row"), columns.index("col")
     image_at = columns.index("image") if "image" in columns else None
     id_at = columns.index("id") if "id" in columns else None
     flags_at = columns.index("flags") if "flags" in columns else None
-    reader = csv.reader(stream, delimiter=delimiter)
+    needed = max(row_at, col_at, image_at or 0, id_at or 0) + 1
     first_seen: dict[tuple[str | None, str], int] = {}
     count = 0
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            line = reader.line_num + skipped + 1
-            raise TableError(f"{name} line {line}: {error}.") from error
-        if cells is None:
-            break
-        if not any(cell.strip() for cell in cells):
-            continue
-        line = reader.line_num + skipped + 1
+    for line, cells in table.rows():
         if count >= max_rows:
             raise TableError(
                 f"{name} has more than {max_rows:,} rows; split it into several files."
             )
         where = f"{name} line {line}"
-        if len(cells) < len(columns):
-            # A short row shifts no column, but which one is missing cannot be known.
-            if max(row_at, col_at, image_at or 0, id_at or 0) >= len(cells):
-                raise TableError(f"{where}: {len(cells)} fields where {len(columns)} are needed.")
-        elif len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
-            raise TableError(
-                f"{where}: {len(cells)} fields where {len(columns)} are needed; "
-                "decimal commas need semicolons between the fields."
-            )
+        table.check_width(line, cells, needed)
         image = cells[image_at].strip() if image_at is not None else None
         if image == "":
             raise TableError(f"{where}: the image name is empty.")
@@ -173,8 +101,8 @@ def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
         point = PointRow(
             image,
             point_id or str(count),
-            _number(cells[row_at], f"{where}: row", comma),
-            _number(cells[col_at], f"{where}: col", comma),
+            table.number(cells[row_at], f"{where}: row"),
+            table.number(cells[col_at], f"{where}: col"),
             line,
             flags_at is not None
             and flags_at < len(cells)
@@ -188,21 +116,6 @@ def _rows(stream: TextIO, name: str, max_rows: int) -> Iterator[PointRow]:
         count += 1
     if not count:
         raise TableError(f"{name} has a header but no points.")
-
-
-def _number(text: str, what: str, decimal_comma: bool) -> float:
-    written = text.strip()
-    plain = written.replace(",", ".") if decimal_comma and "." not in written else written
-    if not plain:
-        raise TableError(f"{what} is empty.")
-    if plain.lower().lstrip("+-") in {"nan", "inf", "infinity"}:
-        raise TableError(f"{what} is not a finite number ({written}).")
-    if not _NUMBER.fullmatch(plain):
-        raise TableError(f"{what} is not a number ({written[:40]}).")
-    value = float(plain)
-    if not math.isfinite(value):
-        raise TableError(f"{what} is not a finite number ({written[:40]}).")
-    return value
 
 
 def nucleus_columns(class_names: Sequence[str] = ()) -> tuple[str, ...]:
