@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -15,16 +16,23 @@ from napari_cellpath.cli import options as o
 from napari_cellpath.core.annotations import ImageFacts
 from napari_cellpath.core.annotations import Part as Side
 from napari_cellpath.core.errors import ProjectError
-from napari_cellpath.core.requests import FileImage
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.project import Event, Kind, Project, ledger
+from napari_cellpath.project import Event, Kind, Project, exchange, ledger
 from napari_cellpath.project import images as known_images
 from napari_cellpath.project import replay as again
-from napari_cellpath.slides.windows import image_mpp, image_shape
 
 app = typer.Typer(help="Make, fill, read and rebuild projects.", no_args_is_help=True)
 
 ProjectArgument = Annotated[Path, typer.Argument(help="Project folder, NAME.cellpath.")]
+
+
+class Unit(StrEnum):
+    """Units of coordinates."""
+
+    px = "px"
+    um = "um"
+
+
 AuthorOption = Annotated[
     str | None, typer.Option("--author", help="Whose name goes with it; default: the account's.")
 ]
@@ -47,13 +55,9 @@ def opened(
 def image_of(project: Project, name: str, group: str = "", mpp: float | None = None) -> ImageFacts:
     """An image of the project by path, name or key; a path that is not known yet is added."""
     path = Path(name)
-    if not path.exists():
-        return known_images.find_image(project, name)
-    file = FileImage(str(path), mpp)
-    return known_images.add_image(
-        project, known_images.key_of_file(path), path.name, image_shape(file),
-        path=path, mpp=mpp or image_mpp(file), group=group,
-    )  # fmt: skip
+    if path.exists():
+        return exchange.image_of_file(project, path, group=group, mpp=mpp)
+    return known_images.find_image(project, name)
 
 
 @app.command()
@@ -91,13 +95,70 @@ def add(
     with opened(project, author) as into:
         added = []
         for image in images:
-            facts = image_of(into, str(image), group, mpp)
+            facts = exchange.image_of_file(into, image, group=group, mpp=mpp)
             side = ledger.parts(into)[facts.group]
             added.append({"image": facts.name, "group": facts.group, "side": str(side)})
     if as_json:
         typer.echo(json.dumps({"images": added}))
     for line in [] if as_json else added:
         typer.echo(f"{line['image']}: {line['group']}, {line['side']}")
+
+
+@app.command("import")
+def import_(
+    project: ProjectArgument,
+    file: Annotated[
+        Path, typer.Argument(help="GeoJSON, COCO, CSV, label TIFF, or a folder of class folders.")
+    ],
+    image: Annotated[
+        str, typer.Option(help="The image it is of: a file, or a name the project knows.")
+    ] = "",
+    group: GroupOption = "",
+    mpp: o.MppOption = None,
+    unit: Annotated[Unit, typer.Option(help="Of the coordinates in the file.")] = Unit.px,
+    skip_bad: Annotated[
+        bool, typer.Option(help="Take the rest where some objects are refused; they are named.")
+    ] = False,
+    system: SystemOption = System.DEEPPAP,
+    author: AuthorOption = None,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Take annotations into a project, told by content; all of a file, or nothing."""
+    with opened(project, author) as into:
+        if file.is_dir():
+            taken = exchange.import_folder(into, file, system=system, skip_bad=skip_bad)
+        else:
+            of = image_of(into, image, group, mpp) if image else None
+            taken = exchange.import_file(
+                into, file, image=of, system=system, unit=unit.value, skip_bad=skip_bad
+            )
+    if as_json:
+        typer.echo(json.dumps(asdict(taken)))
+        return
+    for line in taken.refused:
+        typer.echo(f"refused: {line}", err=True)
+    typer.echo(
+        f"{file} ({taken.format}): {taken.added} added, {taken.changed} changed, "
+        f"{taken.same} as they were"
+        + (f", {len(taken.refused)} refused." if taken.refused else ".")
+    )
+
+
+@app.command()
+def export(
+    project: ProjectArgument,
+    form: Annotated[exchange.Format, typer.Option("--format", help="What to write.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write.")],
+    image: Annotated[str, typer.Option(help="One image; GeoJSON and labels hold one.")] = "",
+    system: SystemOption = System.DEEPPAP,
+    as_json: o.JsonOption = False,
+) -> None:
+    """Write annotations of a project for other programs."""
+    with opened(project, read_only=True) as of:
+        chosen = known_images.find_image(of, image) if image else None
+        count = exchange.export_file(of, out, form, image=chosen, system=system)
+    report = {"objects": count, "out": str(out)}
+    typer.echo(json.dumps(report) if as_json else f"{count} objects written to {out}.")
 
 
 @app.command()

@@ -194,7 +194,7 @@ class Project:
         changes = []
         for table, things in wanted.items():
             for uid, facts in things.items():
-                change = self.state.towards(table, uid, None if facts is None else _plain(facts))
+                change = self.state.towards(table, uid, None if facts is None else plain(facts))
                 if change is not None:
                     changes.append(change)
         painted = tuple(s for s in strokes if (s.before != s.after).any())
@@ -329,12 +329,12 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As it will come back from JSON: lists for tuples, so that equal things compare equal."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, str):
         return str(value)
     return value.item() if hasattr(value, "item") else value
