@@ -68,6 +68,8 @@ class Project:
         What it holds now. Read it freely; change it through `record` only.
     author
         Whose name goes with the gestures.
+    last_event
+        The last one made in this window.
     on_activity
         Called, from another thread, when something was written, when others have written, or
         when writing fails; then `settle` has news.
@@ -82,6 +84,7 @@ class Project:
         self.read_only = journal.read_only
         self.state = State()
         self.events = 0
+        self.last_event: Event | None = None
         self.on_activity: Callable[[], None] | None = None
         self._journal = journal
         self._undo: list[Step] = []
@@ -246,6 +249,7 @@ class Project:
         self._check_writable()
         event = Event(kind, changes, strokes, new_uid(), target, self.author, _now(), self.window)
         self.state.apply(event)
+        self.last_event = event
         self._remember(event, sort)
         self._unsettled[event.gesture] = event
         assert self._writer is not None  # _check_writable  # noqa: S101

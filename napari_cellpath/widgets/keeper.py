@@ -19,11 +19,12 @@ from napari_cellpath.bridge.box_recording import BoxRecorder
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.recording import NucleiRecorder
 from napari_cellpath.bridge.sources import Source
-from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.errors import CellpathError, ProjectError
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.project import Event, Kind, Project, Undone, unsaved
-from napari_cellpath.project.images import add_image, all_images
+from napari_cellpath.project import Event, Kind, Project, Undone, exchange, unsaved
+from napari_cellpath.project.exchange import Format
+from napari_cellpath.project.images import add_image, all_images, image_facts
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.door import Door
 
@@ -35,6 +36,14 @@ _WORDS = {
     Kind.PAINT: "painting",
     Kind.IMPORT: "the import of",
 }
+FORMATS = {
+    ".geojson": Format.GEOJSON,
+    ".json": Format.COCO,
+    ".csv": Format.CSV,
+    ".tif": Format.LABELS,
+    ".tiff": Format.LABELS,
+}
+"""Format of an exported file by its ending."""
 _keepers: weakref.WeakKeyDictionary[Any, Keeper] = weakref.WeakKeyDictionary()
 
 
@@ -95,7 +104,7 @@ class Keeper:
         if self.project is None and not len(nuclei):
             nuclei.happened.connect(self._on_first_gesture)
         else:
-            self._record(nuclei)
+            self._ready()
 
     def forget(self, nuclei: NucleiLayer) -> None:
         """A nuclei layer is gone from the viewer; the project keeps its nuclei."""
@@ -112,12 +121,20 @@ class Keeper:
         return any(o["image"] == source.key for o in self.project.state.objects.values())
 
     def _on_first_gesture(self, *_: Any) -> None:
+        self._ready()
+
+    def _ready(self) -> Project | None:
+        """The project, begun if there is none, with every layer recorded; None where it cannot."""
+        if self.project is None:
+            self._begin()
         for nuclei in list(self._known):
             nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
-            self._record(nuclei)
+            if nuclei not in self._recorders:
+                self._record(nuclei)
+        return self.project
 
     def _record(self, nuclei: NucleiLayer) -> None:
-        project = self.project or self._begin()
+        project = self.project
         if project is None:
             return
         source = self._known[nuclei]
@@ -138,7 +155,7 @@ class Keeper:
 
     def mark_complete(self, viewer: Any, image: Image, source: Source | None) -> None:
         """Let the user draw rectangles in which everything is marked."""
-        project = self.project or self._begin()
+        project = self._ready()
         if project is None or source is None or not source.key:
             self.told.emit("warning", f"'{image.name}' is still being read; try again.")
             return
@@ -170,15 +187,14 @@ class Keeper:
         if recorder is not None:
             recorder.close()
 
-    def _begin(self) -> Project | None:
+    def _begin(self) -> None:
         if self._refused:
-            return None
+            return
         try:
             self._take(unsaved.begin())
         except CellpathError as error:
             self._refused = True  # say it once
             self.told.emit("warning", f"Edits are not kept: {error}")
-        return self.project
 
     # What the user does.
 
@@ -239,6 +255,44 @@ class Keeper:
         self._switch(project)
         self.told.emit("info", f"Saved as {project.folder}; every edit is saved from now on.")
         return True
+
+    def import_file(self, path: Path, image: Image, source: Source | None) -> None:
+        """Take annotations of an image in from a file; they can be undone like any edit."""
+        project = self._ready()
+        if project is None or source is None or not source.key:
+            self.told.emit("warning", f"'{image.name}' is still being read; try again.")
+            return
+        try:
+            _know(project, source, conventions.image_shape(image))
+            taken = exchange.import_file(project, path, image=image_facts(project, source.key))
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return
+        if project.last_event is not None:
+            self._replay([project.last_event])
+        self.told.emit(
+            "info", f"{path.name}: {taken.added:,} added, {taken.changed:,} changed, "
+            f"{taken.same:,} as they were.",
+        )  # fmt: skip
+        self.changed.emit()
+
+    def export_file(self, path: Path, source: Source | None) -> None:
+        """Write annotations: those of an image where the format holds one, else all."""
+        form = FORMATS.get(path.suffix.lower())
+        try:
+            if self.project is None:
+                raise ProjectError("There is nothing to export yet.")
+            if form is None:
+                raise ProjectError(
+                    f"{path.name}: the ending decides the format; {', '.join(FORMATS)} are known."
+                )
+            one = form in (Format.GEOJSON, Format.LABELS) and source is not None
+            image = image_facts(self.project, source.key) if one and source else None
+            count = exchange.export_file(self.project, path, form, image=image)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return
+        self.told.emit("info", f"{count:,} objects written to {path}.")
 
     def _switch(self, project: Project) -> None:
         old = self.project

@@ -116,7 +116,10 @@ class NucleiDock(QWidget):
         )
         self.frame.method.add_setting("Find, µm", self._find_settings())
         self.project = ProjectBar(self.session.viewer, self.session.keeper, marks=True)
+        keeper = self.session.keeper
         self.project.complete_wanted.connect(self._mark_complete)
+        self.project.import_wanted.connect(self._import)
+        self.project.export_wanted.connect(lambda p: keeper.export_file(p, self.session.source))
         self.frame.add_foot(self.project)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -178,6 +181,11 @@ class NucleiDock(QWidget):
         session = self.session
         if session.image is not None:
             session.keeper.mark_complete(session.viewer, session.image, session.source)
+
+    def _import(self, path: Path) -> None:
+        session = self.session
+        if session.image is not None and session.ready_nuclei() is not None:
+            session.keeper.import_file(path, session.image, session.source)
 
     def _find_menu(self) -> QMenu:
         menu = QMenu(self)

@@ -43,6 +43,9 @@ class ProjectBar(QWidget):
 
     complete_wanted = Signal()
     """The user wants to draw rectangles in which everything is marked."""
+    import_wanted = Signal(Path)
+    export_wanted = Signal(Path)
+    """Annotations of the dock's image from, or to, a file."""
 
     def __init__(
         self, viewer: Any, keeper: Keeper, *, marks: bool = False, parent: QWidget | None = None
@@ -139,6 +142,8 @@ class ProjectBar(QWidget):
                 action = images.addAction(text, lambda image=image: self.open_image(image))
                 action.setEnabled(bool(image.path))
         if self._marks:
+            menu.addAction("Import annotations…", self._ask_import)
+            menu.addAction("Export annotations…", self._ask_export).setEnabled(project is not None)
             menu.addAction("Complete here…", self.complete_wanted.emit)
         split = menu.addAction("Split…", self.show_split)
         split.setEnabled(project is not None and bool(project.state.images))
@@ -170,6 +175,22 @@ class ProjectBar(QWidget):
         )  # fmt: skip
         if name:
             self._keeper.save_as(name)
+
+    def _ask_import(self) -> None:
+        name, _ = QFileDialog.getOpenFileName(
+            self, "Import annotations",
+            filter="QuPath GeoJSON, COCO, CSV, label TIFF (*.geojson *.json *.csv *.tif *.tiff)",
+        )  # fmt: skip
+        if name:
+            self.import_wanted.emit(Path(name))
+
+    def _ask_export(self) -> None:
+        name, _ = QFileDialog.getSaveFileName(
+            self, "Export annotations", "annotations.geojson",
+            "QuPath GeoJSON (*.geojson);;COCO (*.json);;CSV (*.csv);;Label TIFF (*.tif)",
+        )  # fmt: skip
+        if name:
+            self.export_wanted.emit(Path(name))
 
     def open_image(self, image: ImageFacts) -> None:
         """Open an image of the project in the viewer, unless it is open."""

@@ -220,6 +220,30 @@ def test_complete_rectangles_are_kept_and_undone(make_dock, file, qtbot):
     assert len(dock.session.nuclei) == 1
 
 
+def test_annotations_come_in_and_go_out(make_dock, file, qtbot, tmp_path):
+    """Import joins the layer in one undoable gesture; export and import again changes nothing."""
+    dock = make_dock(file)
+    keeper = dock.session.keeper
+    table = tmp_path / "cells.csv"
+    table.write_text("row,col,label\n40,270,normal\n80,20,abnormal\n")
+    dock.project.import_wanted.emit(table)
+    nuclei = dock.session.nuclei
+    assert list(nuclei.table.features["correction"]) == ["normal", "abnormal"]
+    assert "2 added" in notification_manager.records[-1].message
+    for name in ("a.geojson", "a.json", "a.csv", "a.tif"):
+        dock.project.export_wanted.emit(tmp_path / name)
+        assert "2 objects written" in notification_manager.records[-1].message
+    dock.project.import_wanted.emit(tmp_path / "a.geojson")
+    assert "2 as they were" in notification_manager.records[-1].message
+    assert len(nuclei) == 2
+    keeper.undo()
+    assert len(nuclei) == 0
+    keeper.redo()
+    assert len(nuclei) == 2
+    dock.project.export_wanted.emit(tmp_path / "a.docx")
+    assert "the ending decides the format" in notification_manager.records[-1].message
+
+
 def test_without_a_place_to_write_the_dock_works_and_says_so(make_dock, file, qtbot, monkeypatch):
     """An unwritable state folder costs the journal, not the work."""
     blocked = file.parent / "blocked"
