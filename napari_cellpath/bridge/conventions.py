@@ -38,6 +38,7 @@ FEATURE_COLUMNS: dict[str, Any] = {
     "flags": "",
     "stale": False,
     "seen": False,
+    "readings": "",
 }
 """Our columns of a nuclei layer's feature table, in order, each with its blank value.
 

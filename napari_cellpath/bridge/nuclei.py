@@ -16,7 +16,7 @@ What napari does to us, and what we do about it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -193,6 +193,19 @@ class NucleiLayer:
         """Write what a person says of these nuclei; an empty label takes it back."""
         rows = self.table.rows(uids)
         self.table.correct(rows, label)
+        self._push(rows)
+
+    @timed
+    def see(self, uids: Iterable[str]) -> None:
+        """Note that a person has looked at these nuclei."""
+        self._push(self.table.see(self.table.rows(uids)))
+
+    @timed
+    def keep_readings(self, readings: Mapping[str, str]) -> None:
+        """Write what blind second readers said, JSON text by uid; labels stay as they are."""
+        there = [uid for uid in readings if uid in self.table]
+        rows = self.table.rows(there)
+        self.table.features["readings"][rows] = [readings[uid] for uid in there]
         self._push(rows)
 
     def accept(self, uids: Iterable[str]) -> int:
