@@ -82,8 +82,9 @@ class Deck:
     def counts(self) -> list[tuple[int, int]]:
         """(called, labelled) of each class: how many the model calls so, and a person."""
         if self._counts is None:
-            call, label = self.facts.call, self.facts.label
-            self._counts = [(int((call == c).sum()), int((label == c).sum())) for c in self.classes]
+            by_pile = np.array([pile.counts() for pile in self.piles], dtype=int)
+            totals = by_pile.reshape(len(self.piles), len(self.classes), 2).sum(axis=0)
+            self._counts = [(int(called), int(labelled)) for called, labelled in totals]
         return self._counts
 
     def rows(self, uids: Sequence[str]) -> Rows:
@@ -112,7 +113,8 @@ class Deck:
 
     def uids(self, rows: Rows) -> list[str]:
         """Uids of rows."""
-        return [str(uid) for uid in self.facts.uid[rows]]
+        named: list[str] = self.facts.uid[rows].tolist()
+        return named
 
     def label(self, uids: Sequence[str], label: str) -> None:
         """Write a person's word on these: one correction a layer."""

@@ -261,7 +261,8 @@ class NucleiLayer:
         """Make these the selected points."""
         rows = {int(r) for r in self.table.rows(uids)}
         if rows != set(self.layer.selected_data):
-            self.layer.selected_data = rows
+            with napari_call():
+                self.layer.selected_data = rows
 
     # What happens to the layer.
 

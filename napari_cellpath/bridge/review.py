@@ -56,6 +56,9 @@ class ReviewItems(Protocol):
     def facts(self) -> ItemFacts:
         """All items as they are now."""
 
+    def counts(self) -> list[tuple[int, int]]:
+        """(called, labelled) of each class: how many the model calls so, and a person."""
+
     def features(self) -> NDArray[np.floating[Any]] | None:
         """(n, d) features of the items for comparing neighbours, None if there are none."""
 
@@ -149,6 +152,13 @@ class NucleiReview:
             doubtful=table.doubtful & ~columns["stale"], stale=columns["stale"] | table.outside,
             seen=columns["seen"], flagged=table.unlike | table.unassessable,
         )  # fmt: skip
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(called, labelled) of each class: how many the model calls so, and a person."""
+        table, size = self.nuclei.table, len(self.classes)
+        called = np.bincount(table.call_code[table.call_code >= 0], minlength=size)
+        labelled = np.bincount(table.correction_code[table.correction_code >= 0], minlength=size)
+        return list(zip(called.tolist(), labelled.tolist(), strict=True))
 
     def _margins(self) -> NDArray[np.float64]:
         table = self.nuclei.table

@@ -70,18 +70,20 @@ def agreement(
     uids = sorted(labels.keys() & others.keys())
     if not uids:
         return None
-    from sklearn.metrics import cohen_kappa_score, confusion_matrix
-
     a, b = [labels[uid] for uid in uids], [others[uid] for uid in uids]
     there = set(a) | set(b)
     classes = [c for c in class_order if c in there]
     classes += sorted(there.difference(classes))
-    table = np.asarray(confusion_matrix(a, b, labels=classes), dtype=np.intp)
+    n = len(uids)
     if len(classes) < 2:  # chance agrees always: nothing is left to agree on beyond it
-        return Agreement(first, second, len(uids), np.nan, np.nan, np.nan, tuple(classes), table)
+        alone = np.array([[n]], dtype=np.intp)
+        return Agreement(first, second, n, np.nan, np.nan, np.nan, tuple(classes), alone)
+    from sklearn.metrics import cohen_kappa_score, confusion_matrix
+
+    table = np.asarray(confusion_matrix(a, b, labels=classes), dtype=np.intp)
     kappa = float(cohen_kappa_score(a, b, labels=classes))
     low, high = _interval(table, seed)
-    return Agreement(first, second, len(uids), kappa, low, high, tuple(classes), table)
+    return Agreement(first, second, n, kappa, low, high, tuple(classes), table)
 
 
 def _interval(table: NDArray[np.intp], seed: int) -> tuple[float, float]:

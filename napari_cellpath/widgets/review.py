@@ -14,6 +14,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_cellpath.bridge.nuclei import BY_CELL
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY
@@ -23,7 +24,7 @@ from napari_cellpath.widgets.item_faces import ItemFaces
 from napari_cellpath.widgets.keys import GalleryKeySheet
 from napari_cellpath.widgets.reading import AgreementSheet, BlindReading, ReadingSection, compare
 from napari_cellpath.widgets.review_panels import SIDES, LabelSection, ListSection, ProgressLine
-from napari_cellpath.widgets.review_session import ReviewSession
+from napari_cellpath.widgets.review_session import MOST_MIRRORED, ReviewSession
 from napari_cellpath.widgets.sections import Choice, quiet
 from napari_cellpath.widgets.thumbnails import Thumbnails
 from napari_cellpath.widgets.tiles import cell_size
@@ -290,7 +291,8 @@ class ReviewDock(Themed):
     @timed
     def _mirror(self) -> None:
         if not self.blind.running:
-            self.session.select(self._uids(self.gallery.selected))
+            chosen = self.gallery.selected
+            self.session.select(self._uids(chosen) if len(chosen) <= MOST_MIRRORED else ())
 
     def _follow(self, uids: list[str]) -> None:
         if self.blind.running:
@@ -364,7 +366,8 @@ class ReviewDock(Themed):
                 seen.append(uid)
         self._appeared = here
         if seen:
-            self.session.deck.see(seen)
+            # The others at the next look: more rows than that are written as whole columns.
+            self.session.deck.see(seen[:BY_CELL])
 
     def _on_moved(self) -> None:
         self._look_soon()

@@ -64,6 +64,7 @@ class ListSection(QWidget):
         column.setSpacing(SPACING)
         rows = form()
         column.addLayout(rows)
+        self._classes: tuple[str, ...] = ()
         self.pile = narrow(QComboBox())
         self.order = narrow(QComboBox())
         self.show_only = narrow(QComboBox())
@@ -111,6 +112,9 @@ class ListSection(QWidget):
 
     def set_classes(self, names: Sequence[str]) -> None:
         """Offer every class to be shown alone."""
+        if tuple(names) == self._classes:  # else an open list would close under the pointer
+            return
+        self._classes = tuple(names)
         now = self.show_only.currentData()
         choices = [*SHOWN, *(Choice((Show.CLASS, n), n, f"Called or labelled “{n}”.")
                              for n in names)]  # fmt: skip

@@ -36,14 +36,14 @@ class Round:
         What was asked for.
     """
 
-    def __init__(self, deck: Deck, uids: Sequence[str], order: Order, show: Show, name: str = ""):
-        self.uids = list(uids)
+    def __init__(self, deck: Deck, rows: Rows, order: Order, show: Show, name: str = "") -> None:
+        self.uids = deck.uids(rows)
         self.order, self.show, self.class_name = order, show, name
         self._deck = deck
-        self._known = set(deck.facts.uid)
-        self._rows: Rows | None = None
+        self._known = deck.facts.uid.copy()
+        self._rows: Rows | None = rows
         self._place: dict[str, int] | None = None
-        self._scores = deck.facts.score[self.rows]
+        self._scores = deck.facts.score[rows]
 
     @property
     def outdated(self) -> bool:
@@ -74,7 +74,7 @@ class Round:
             self.uids = [uid for uid, is_gone in zip(self.uids, gone, strict=True) if not is_gone]
             self._scores = self._scores[~gone]
             self._rows = self._place = None
-        return len(self._deck) - sum(uid in self._known for uid in self._deck.facts.uid)
+        return len(set(self._deck.facts.uid).difference(self._known))
 
     def doubt_rows(self) -> None:
         """Rows may be others than before."""
@@ -128,7 +128,7 @@ class ReviewSession:
         self._closed = False
         self._selecting = False
         self.deck = Deck(())
-        self.round = Round(self.deck, (), Order.DOUBT, Show.ALL)
+        self.round = Round(self.deck, np.zeros(0, dtype=np.intp), Order.DOUBT, Show.ALL)
         layers = self.viewer.layers
         layers.events.inserted.connect(self._on_layers)
         layers.events.removed.connect(self._on_removed)
@@ -255,13 +255,13 @@ class ReviewSession:
     ) -> None:  # fmt: skip
         facts = self.deck.facts
         rows = arranged(facts, listed(facts, show, class_name), order, disagreements)
-        self.round = Round(self.deck, self.deck.uids(rows), order, show, class_name)
+        self.round = Round(self.deck, rows, order, show, class_name)
         self.round_began.emit()
 
     def deal_out(self, uids: Sequence[str]) -> None:
         """List exactly these, in this order."""
-        now = self.round
-        self.round = Round(self.deck, uids, now.order, now.show, now.class_name)
+        now, rows = self.round, self.deck.rows(uids)
+        self.round = Round(self.deck, rows[rows >= 0], now.order, now.show, now.class_name)
         self.round_began.emit()
 
     # Pictures.
@@ -320,10 +320,10 @@ class ReviewSession:
 
     @timed
     def select(self, uids: Sequence[str]) -> None:
-        """Select items on their layers; too many to be of use there are not."""
+        """Select these items, and nothing else, on their layers."""
         self._selecting = True
         try:
-            self.deck.select(uids if len(uids) <= MOST_MIRRORED else ())
+            self.deck.select(uids)
         finally:
             self._selecting = False
 
