@@ -198,8 +198,8 @@ class Gallery(QAbstractScrollArea):
     # Qt's events.
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """Three columns and three rows."""
-        return QSize(3 * self._cell.width() + 24, 3 * self._cell.height() + 8)
+        """Ask for little: the gallery takes what is left, and buttons below it stay in sight."""
+        return QSize(3 * self._cell.width() + 24, self._cell.height() + 8)
 
     def resizeEvent(self, event: object) -> None:  # noqa: N802
         """Keep the first tile in sight in sight."""

@@ -335,14 +335,23 @@ class ReviewSession:
             self.selected.emit(chosen)
 
     def hide_layers(self) -> Callable[[], None]:
-        """Hide the layers under review, which show calls; returns what shows them again."""
+        """Hide the layers under review, which show calls; returns what shows them again.
+
+        Nor are they active: napari's layer controls show the colours of what was selected last.
+        """
+        layers = self.viewer.layers
         hidden = [pile.layer for pile in self.deck.piles if pile.layer.visible]
         for layer in hidden:
             layer.visible = False
+        was_active = layers.selection.active
+        if any(pile.layer is was_active for pile in self.deck.piles):
+            layers.selection.active = self.deck.piles[0].image
 
         def show_again() -> None:
             for layer in hidden:
                 layer.visible = True
+            if was_active in layers:
+                layers.selection.active = was_active
 
         return show_again
 
