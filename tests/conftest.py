@@ -28,3 +28,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             "'xvfb-run -a python -m pytest', as 'make test' does.",
             pytrace=False,
         )
+
+
+@pytest.fixture(autouse=True)
+def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions of tests lie apart from the user's, and from each other's."""
+    monkeypatch.setenv("CELLPATH_STATE", str(tmp_path_factory.mktemp("state")))

@@ -51,6 +51,22 @@ class Scheme:
         return self.classes[self.abnormal.index(call.score > self.threshold)]
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What a journal holds of one nucleus: place, name, a person's word, the last call.
+
+    ``readings`` is the text of the feature table's column.
+    """
+
+    uid: str
+    position: tuple[float, float]
+    id: str = ""
+    correction: str = ""
+    seen: bool = False
+    call: NucleusCall | None = None
+    readings: str = ""
+
+
 class NucleusTable:
     """Facts about n nuclei by row, and rows by uid.
 
@@ -119,11 +135,16 @@ class NucleusTable:
         found = (self._row_of.get(uid) for uid in uids)
         return np.array([row for row in found if row is not None], dtype=np.intp)
 
-    def append(self, positions: NDArray[np.float64], ids: Sequence[str] | None = None) -> Rows:
-        """Add nuclei nothing is known of, each with a fresh uid; returns their rows."""
+    def append(
+        self,
+        positions: NDArray[np.float64],
+        ids: Sequence[str] | None = None,
+        uids: Sequence[str] | None = None,
+    ) -> Rows:
+        """Add nuclei nothing is known of, with fresh uids unless given; returns their rows."""
         start, count = len(self), len(positions)
         new = _blank(count)
-        new["uid"][:] = [new_uid() for _ in range(count)]
+        new["uid"][:] = list(uids) if uids is not None else [new_uid() for _ in range(count)]
         if ids is not None:
             new["id"][:] = list(ids)
         self._extend(new, positions)
@@ -242,6 +263,26 @@ class NucleusTable:
         self.features["correction"][rows] = label
         self.features["seen"][rows] = True
         self._read(rows)
+
+    def restore(self, kept: Sequence[Kept]) -> Rows:
+        """Set everything but the place of nuclei that are there; returns their rows.
+
+        A call made for another place is there, and stale.
+        """
+        rows = self.rows(k.uid for k in kept)
+        for row, nucleus in zip(rows, (k for k in kept if k.uid in self), strict=True):
+            self.features["id"][row] = nucleus.id
+            self.features["correction"][row] = nucleus.correction
+            self.features["seen"][row] = nucleus.seen
+            self.features["readings"][row] = nucleus.readings
+            self.pending[row] = False
+            self._replaced.pop(nucleus.uid, None)
+            if nucleus.call is not None:
+                self._set_call(row, nucleus.call, None)
+                place = (nucleus.call.row, nucleus.call.col)
+                self.moved[row] = place != tuple(self.positions[row])
+        self._read(rows)
+        return rows
 
     def reread(self, scheme: Scheme | None = None) -> None:
         """Read every score again, after threshold, classes or settings changed."""

@@ -7,13 +7,14 @@ user's: it is shown in sentences and never used to find anything.
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Image, Labels, Layer, Points
+from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import CellpathError
@@ -21,6 +22,9 @@ from napari_cellpath.core.vocabulary import METADATA_KEY, Role, System
 
 PENDING_COLOUR = "#8c8c8c"
 """Gray: asked for or not yet asked for, no answer."""
+
+COMPLETE_COLOUR = "#009e73"
+"""Of the rectangles in which everything is marked."""
 
 TRANSFORM = ("scale", "translate", "rotate", "shear", "affine", "units")
 """What places a layer in the world; each is an attribute and an event."""
@@ -38,13 +42,27 @@ FEATURE_COLUMNS: dict[str, Any] = {
     "flags": "",
     "stale": False,
     "seen": False,
-    "readings": "",
+    "readings": "",  # see `readings_text`
 }
 """Our columns of a nuclei layer's feature table, in order, each with its blank value.
 
 Strings are kept as NumPy objects: pandas' own string columns copy themselves at every single
 write (1.3 ms a column at 100,000 nuclei, measured).
 """
+
+
+def readings_text(readings: Mapping[str, str]) -> str:
+    """Blind readings of one object, reader to class, as a cell of the feature table holds them."""
+    return json.dumps(dict(readings), ensure_ascii=False, sort_keys=True) if readings else ""
+
+
+def readings_of(text: str) -> dict[str, str]:
+    """Inverse of `readings_text`; what is no such thing counts as nothing."""
+    try:
+        read = json.loads(text) if text else {}
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in read.items()} if isinstance(read, dict) else {}
 
 
 def facts_of(layer: Layer) -> dict[str, Any]:
@@ -190,6 +208,37 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
         units=image.units,
         axis_labels=image.axis_labels,
     )
+
+
+def create_complete_layer(image: Image) -> Shapes:
+    """Empty layer of *Complete here* rectangles for an image, not yet in a viewer."""
+    image_shape(image)
+    facts = {
+        "role": str(Role.COMPLETE),
+        "image_link": link_of(image),
+        "image": image.name,
+        "path": str(image.source.path or ""),
+    }
+    return Shapes(
+        ndim=2,
+        name=f"complete here · {image.name}",
+        metadata={METADATA_KEY: facts},
+        face_color="transparent",
+        edge_color=COMPLETE_COLOUR,
+        edge_width=max(1.0, min(image_shape(image)) / 400),
+        **{name: getattr(image, name) for name in (*TRANSFORM, "axis_labels")},
+    )
+
+
+def complete_layer_of(image: Image, layers: Iterable[Layer]) -> Shapes | None:
+    """The *Complete here* layer of an image, or None."""
+    link = facts_of(image).get("link")
+    for layer in layers:
+        facts = facts_of(layer)
+        ours = isinstance(layer, Shapes) and facts.get("role") == Role.COMPLETE
+        if ours and link and facts.get("image_link") == link:
+            return layer
+    return None
 
 
 def follow_transform(points: Points, image: Image) -> None:

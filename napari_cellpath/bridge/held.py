@@ -48,13 +48,14 @@ class Hold:
         signal.connect(listener)
         self._listeners.append((signal, listener))
 
-    def release(self, *, asked: bool = False) -> None:
+    def release(self, *, asked: bool = False) -> bool:
         """Let go; the last one to do so closes the controller. Safe to call twice.
 
-        With ``asked`` it was this dock that asked for scores: what still waits waits in vain.
+        Returns whether this was the last one. With ``asked`` it was this dock that asked for
+        scores: what still waits waits in vain.
         """
         if self._released:
-            return
+            return False
         self._released = True
         for signal, listener in self._listeners:
             signal.disconnect(listener, missing_ok=True)
@@ -63,9 +64,11 @@ class Hold:
         if not self._shared.holders:
             _shared.pop(self.nuclei.layer, None)
             self.nuclei.close()
-        elif asked:
+            return True
+        if asked:
             table = self.nuclei.table
             self.nuclei.mark_pending([str(u) for u in table.uids[table.pending]], pending=False)
+        return False
 
 
 def take(layer: Points, image: Image, scheme: Scheme) -> Hold:

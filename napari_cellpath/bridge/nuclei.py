@@ -17,6 +17,7 @@ What napari does to us, and what we do about it:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import appearance
-from napari_cellpath.bridge.columns import NucleusTable, Rows, Scheme
+from napari_cellpath.bridge.columns import Kept, NucleusTable, Rows, Scheme
 from napari_cellpath.bridge.conventions import (
     FEATURE_COLUMNS,
     PENDING_COLOUR,
@@ -40,6 +41,19 @@ from napari_cellpath.bridge.matching import is_permutation, rows_before
 from napari_cellpath.bridge.timing import napari_call, timed
 from napari_cellpath.core.requests import Nucleus
 from napari_cellpath.core.results import NucleusCall
+
+
+class Gesture(StrEnum):
+    """What may be done to nuclei."""
+
+    ADDED = "added"
+    DELETED = "deleted"
+    MOVED = "moved"
+    CORRECTED = "corrected"
+    SCORED = "scored"
+    SEEN = "seen"
+    READ = "read"  # by a blind second reader
+
 
 BY_CELL = 16  # up to so many rows are written cell by cell, more as whole columns (measured)
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
@@ -69,6 +83,8 @@ class NucleiLayer:
     rows_reset = Signal()
     """Rows were removed, or are others than before."""
     selection_changed = Signal()
+    happened = Signal(Gesture, list)
+    """What was done to which uids, for the journal; not emitted for what comes out of it."""
     notice = Signal(str)
     """A sentence for the user."""
 
@@ -82,6 +98,7 @@ class NucleiLayer:
         self._changing = False
         self._writing = False
         self._score_new = True
+        self._replaying: Sequence[str] | None = None
         self._closed = False
         self.table.adopt(layer.features, np.array(layer.data, dtype=float), set(taken))
         self._place(np.arange(len(self.table)))
@@ -109,7 +126,7 @@ class NucleiLayer:
         self.image.events.name.disconnect(self._on_image_renamed)
         for signal in (
             self.scoring_requested, self.answer_unwanted, self.rows_changed, self.rows_added,
-            self.rows_reset, self.selection_changed, self.notice,
+            self.rows_reset, self.selection_changed, self.happened, self.notice,
         ):  # fmt: skip
             signal.disconnect()
 
@@ -117,6 +134,11 @@ class NucleiLayer:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of the image's level 0."""
+        return self._shape
 
     def nuclei(self, uids: Iterable[str]) -> tuple[Nucleus, ...]:
         """Those of these nuclei that exist and lie on the image, where they are now."""
@@ -177,6 +199,7 @@ class NucleiLayer:
         """Take in answers by uid. Unknown uids are dropped; corrections are never touched."""
         rows = self.table.write(calls, settings)
         self._push(rows)
+        self._tell(Gesture.SCORED, [str(self.table.uids[r]) for r in rows if self.table.final[r]])
 
     @timed
     def mark_pending(self, uids: Iterable[str], pending: bool = True) -> None:
@@ -194,19 +217,23 @@ class NucleiLayer:
         rows = self.table.rows(uids)
         self.table.correct(rows, label)
         self._push(rows)
+        self._tell(Gesture.CORRECTED, [str(u) for u in self.table.uids[rows]])
 
     @timed
     def see(self, uids: Iterable[str]) -> None:
         """Note that a person has looked at these nuclei."""
-        self._push(self.table.see(self.table.rows(uids)))
+        new = self.table.see(self.table.rows(uids))
+        self._push(new)
+        self._tell(Gesture.SEEN, [str(u) for u in self.table.uids[new]])
 
     @timed
     def keep_readings(self, readings: Mapping[str, str]) -> None:
-        """Write what blind second readers said, JSON text by uid; labels stay as they are."""
+        """Write what blind second readers said, `readings_text` by uid; labels stay as they are."""
         there = [uid for uid in readings if uid in self.table]
         rows = self.table.rows(there)
         self.table.features["readings"][rows] = [readings[uid] for uid in there]
         self._push(rows)
+        self._tell(Gesture.READ, there)
 
     def accept(self, uids: Iterable[str]) -> int:
         """Take the call as the person's own word; returns how many there were to accept."""
@@ -264,6 +291,42 @@ class NucleiLayer:
             with napari_call():
                 self.layer.selected_data = rows
 
+    # What comes out of the journal: nothing of it is told on, and nothing is scored for it.
+
+    @timed
+    def take_away(self, uids: Iterable[str]) -> None:
+        """Remove nuclei."""
+        rows = self.table.rows(uids)
+        if not len(rows):
+            return
+        kept = set(self.selected())
+        self._replaying = ()
+        try:
+            self.layer.selected_data = {int(r) for r in rows}
+            self.layer.remove_selected()
+        finally:
+            self._replaying = None
+        self.select(kept)
+
+    @timed
+    def take_in(self, kept: Sequence[Kept]) -> None:
+        """Make nuclei what the journal holds of them; those that are not there are added."""
+        positions = {k.uid: k.position for k in kept}
+        new = [k for k in kept if k.uid not in self.table]
+        self._replaying = [k.uid for k in new]
+        try:
+            if new:
+                self.layer.add(np.array([k.position for k in new], dtype=float))
+            rows = self.table.rows(positions)
+            wanted = np.array([positions[str(u)] for u in self.table.uids[rows]])
+            if len(rows) and not np.array_equal(self.table.positions[rows], wanted):
+                data = np.array(self.layer.data, dtype=float)
+                data[rows] = wanted
+                self.layer.data = data
+        finally:
+            self._replaying = None
+        self._push(self.table.restore(kept))
+
     # What happens to the layer.
 
     @timed
@@ -305,6 +368,7 @@ class NucleiLayer:
             new = self.table.see(self.table.rows(selected))
             if len(new):
                 self._push(new)
+                self._tell(Gesture.SEEN, selected)
         self.selection_changed.emit()
 
     def _on_image_moved(self) -> None:
@@ -328,19 +392,21 @@ class NucleiLayer:
 
     def _take_new_rows(self) -> None:
         new = np.array(self.layer.data[len(self.table) :], dtype=float)
-        rows = self.table.append(new)
+        rows = self.table.append(new, uids=self._replaying or None)
         self._place(rows)
         self._push(rows, tell=self.rows_added)
+        self._tell(Gesture.ADDED, [str(u) for u in self.table.uids[rows]])
         outside = int(self.table.outside[rows].sum())
         if outside:
             self._tell_outside(outside)
         inside = [str(uid) for uid in self.table.uids[rows[~self.table.outside[rows]]]]
-        if inside and self._score_new:
+        if inside and self._score_new and self._replaying is None:
             self.scoring_requested.emit(inside)
 
     def _forget_rows(self, rows: Rows) -> None:
         gone = self.table.delete(rows)
         self.rows_reset.emit()
+        self._tell(Gesture.DELETED, gone)
         if gone:
             self.answer_unwanted.emit(gone)
 
@@ -367,6 +433,8 @@ class NucleiLayer:
         self._push(np.arange(len(table)), tell=self.rows_reset)
         if gone:
             self.answer_unwanted.emit(gone)
+        self._tell(Gesture.DELETED, gone)
+        self._tell(Gesture.ADDED, [str(u) for u in table.uids[is_new]])
         new = [str(u) for u in table.uids[is_new & ~table.outside]]
         if is_new.any() and int((is_new & table.outside).sum()):
             self._tell_outside(int((is_new & table.outside).sum()))
@@ -381,14 +449,19 @@ class NucleiLayer:
         table.move(moved, data[moved])
         self._place(moved)
         self._push(moved)
+        self._tell(Gesture.MOVED, [str(u) for u in table.uids[moved]])
         outside = int(table.outside[moved].sum())
         if outside > was_outside:
             self._tell_outside(outside)
         inside = [str(u) for u in table.uids[moved[~table.outside[moved]]]]
         if len(inside) < len(moved):  # an answer for where they were must not reach them now
             self.answer_unwanted.emit([str(u) for u in table.uids[moved[table.outside[moved]]]])
-        if inside:
+        if inside and self._replaying is None:
             self.scoring_requested.emit(inside)
+
+    def _tell(self, gesture: Gesture, uids: list[str]) -> None:
+        if uids and self._replaying is None:
+            self.happened.emit(gesture, uids)
 
     def _tell_outside(self, count: int) -> None:
         height, width = self._shape
@@ -465,6 +538,7 @@ class NucleiLayer:
             self.table.features["correction"][rows] = [str(v) for v in values[rows]]
             self.table.mark(rows)
             self._push(rows)
+            self._tell(Gesture.CORRECTED, [str(u) for u in self.table.uids[rows]])
 
     def _repaint(self, rows: Rows) -> None:
         if appearance.paint(self.layer, self.table, rows):

@@ -5,7 +5,6 @@ A system takes part in the review by one class that fits `ReviewItems`, named in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -92,8 +91,8 @@ class ReviewItems(Protocol):
     def record_reading(self, uids: Sequence[str], reader: str, label: str) -> None:
         """Note a blind reading beside the label; empty takes it back."""
 
-    def close(self) -> None:
-        """Let go of the layer."""
+    def close(self) -> bool:
+        """Let go of the layer; whether nobody else is at work on it."""
 
 
 class NucleiReview:
@@ -229,7 +228,7 @@ class NucleiReview:
         column = self.nuclei.table.features["readings"]
         for row in np.flatnonzero(column != ""):
             uid = str(self.nuclei.table.uids[row])
-            for reader, label in _readings(column[row]).items():
+            for reader, label in conventions.readings_of(column[row]).items():
                 found.setdefault(reader, {})[uid] = label
         return found
 
@@ -238,16 +237,16 @@ class NucleiReview:
         table = self.nuclei.table
         texts: dict[str, str] = {}
         for row in table.rows(uids):
-            read = _readings(table.features["readings"][row])
+            read = conventions.readings_of(table.features["readings"][row])
             read.pop(reader, None)
             if label:
                 read[reader] = label
-            texts[str(table.uids[row])] = json.dumps(read, ensure_ascii=False) if read else ""
+            texts[str(table.uids[row])] = conventions.readings_text(read)
         self.nuclei.keep_readings(texts)
 
-    def close(self) -> None:
-        """Let go of the controller."""
-        self._hold.release()
+    def close(self) -> bool:
+        """Let go of the controller; whether nobody else holds it."""
+        return self._hold.release()
 
 
 PILES = (NucleiReview.of,)
@@ -283,12 +282,3 @@ def scheme_of(layer: Layer) -> Scheme:
 
 def _words(values: Iterable[Any]) -> list[str]:
     return [v for v in values if isinstance(v, str) and v]
-
-
-def _readings(text: Any) -> dict[str, str]:
-    """Reader to class of one cell; what is no such thing counts as nothing."""
-    try:
-        read = json.loads(text) if text else {}
-    except ValueError:
-        return {}
-    return {str(k): str(v) for k, v in read.items()} if isinstance(read, dict) else {}

@@ -24,6 +24,7 @@ from napari_cellpath.bridge.conventions import facts_of, image_shape
 from napari_cellpath.core.errors import CellpathError, UnreadableImageError
 from napari_cellpath.core.geometry import plausible_mpp
 from napari_cellpath.core.requests import FileImage, Image, MemoryImage
+from napari_cellpath.project.images import key_of_file, key_of_pixels
 from napari_cellpath.slides import windows
 from napari_cellpath.slides.convert import channels_of, to_rgb8, value_range_of
 
@@ -53,12 +54,15 @@ class Source:
         Micrometres per pixel in effect, and who says so.
     notes
         Sentences on conversions, for the user.
+    key
+        Identity of the image in projects, from its content.
     """
 
     image: Image
     mpp: float | None
     origin: ScaleOrigin
     notes: tuple[str, ...] = ()
+    key: str = ""
 
     def with_mpp(self, mpp: float | None) -> Source:
         """The same image with the user's own pixel size; None takes it back."""
@@ -116,17 +120,18 @@ def prepare(layer: ImageLayer) -> Source:
         notes += (range_note,)
     image = MemoryImage(plane, name=layer.name, mpp=by_layer, value_range=value_range)
     origin = ScaleOrigin.UNKNOWN if by_layer is None else ScaleOrigin.LAYER
-    return Source(image, by_layer, origin, notes)
+    return Source(image, by_layer, origin, notes, key_of_pixels(plane))
 
 
 def _file_source(file: FileImage, by_layer: float | None) -> Source:
     by_file = windows.image_mpp(file)
     notes = windows.image_notes(file)
+    key = key_of_file(file.path)
     if by_layer is None or (by_file and abs(by_layer / by_file - 1.0) <= SAME_SCALE):
         origin = ScaleOrigin.UNKNOWN if by_file is None else ScaleOrigin.FILE
-        return Source(file, by_file, origin, notes)
+        return Source(file, by_file, origin, notes, key)
     # A layer scale in micrometres that is not the file's was set by somebody on purpose.
-    return Source(replace(file, mpp=by_layer), by_layer, ScaleOrigin.LAYER, notes)
+    return Source(replace(file, mpp=by_layer), by_layer, ScaleOrigin.LAYER, notes, key)
 
 
 def _path_of(layer: ImageLayer) -> Path | None:

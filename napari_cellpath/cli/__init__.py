@@ -44,10 +44,11 @@ def _common(
 
 @cache
 def _add_commands() -> None:
-    from napari_cellpath.cli import demo, models, predict, reproduce, train
+    from napari_cellpath.cli import demo, models, predict, project, reproduce, train
 
     app.add_typer(predict.app, name="predict")
     app.add_typer(models.app, name="models")
+    app.add_typer(project.app, name="project")
     app.command("train")(train.train)
     app.command("evaluate")(train.evaluate)
     app.command("reproduce")(reproduce.reproduce)

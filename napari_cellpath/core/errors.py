@@ -89,3 +89,7 @@ class BackendError(CellpathError, RuntimeError):
     """The inference process could not start, was lost for good, or a task failed inside it."""
 
     exit_code = 1
+
+
+class ProjectError(CellpathError, ValueError):
+    """A project is missing, damaged, made by a newer version, or refuses what was asked."""

@@ -53,6 +53,7 @@ class Role(StrEnum):
 
     NUCLEI = "nuclei"
     OCCLUSION = "occlusion"
+    COMPLETE = "complete"  # rectangles in which whatever is not marked is not there
 
 
 FLAG_WORDS = {

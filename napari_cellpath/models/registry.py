@@ -7,7 +7,7 @@ Searched in order: folders in ``CELLPATH_MODELS``, the user's own models, the ch
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -81,13 +81,15 @@ def _version_key(folder: Path) -> tuple[tuple[int, str], ...]:
     return tuple((int(p), "") if p.isdigit() else (-1, p) for p in parts)
 
 
-def list_models(system: System | str | None = None) -> list[ModelEntry]:
+def list_models(system: System | str | None = None, first: Sequence[Path] = ()) -> list[ModelEntry]:
     """Every usable model, the first of each name; damaged folders are left out.
+
+    Folders of ``first``, those of an open project, are searched before the others.
 
     ``cellpath models verify`` names the damaged ones.
     """
     found: dict[str, ModelEntry] = {}
-    for root in search_folders():
+    for root in (*first, *search_folders()):
         for folder in _model_folders(root):
             try:
                 info = read_info(folder)

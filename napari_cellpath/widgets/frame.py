@@ -112,6 +112,12 @@ class DockFrame(Themed):
         outer.setSpacing(0)
         outer.addWidget(self.scroll, 1)
         outer.addWidget(self.out)  # what one does last must not have to be scrolled to
+        self._foot = outer
+
+    def add_foot(self, widget: QWidget) -> None:
+        """Put a line of the dock's own below everything."""
+        widget.layout().setContentsMargins(MARGIN, 0, MARGIN, MARGIN // 2)
+        self._foot.addWidget(widget)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Wide enough for the table's first columns."""

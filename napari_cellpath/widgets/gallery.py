@@ -44,6 +44,9 @@ class Gallery(QAbstractScrollArea):
     """0 or Backspace."""
     agreed = Signal()
     """Shift+A."""
+    undone = Signal()
+    redone = Signal()
+    """Ctrl+Z and Ctrl+Shift+Z."""
     moved = Signal()
     """Other tiles are in sight."""
 
@@ -326,6 +329,10 @@ class Gallery(QAbstractScrollArea):
             return self.agreed.emit
         if key == Qt.Key.Key_A and modifiers == CONTROL:
             return lambda: self._choose(np.ones_like(self._selected))
+        if key == Qt.Key.Key_Z and modifiers == CONTROL:
+            return self.undone.emit
+        if key == Qt.Key.Key_Z and modifiers == CONTROL | SHIFT:
+            return self.redone.emit
         if key in (Qt.Key.Key_Return, Qt.Key.Key_Enter) and plain == none:
             return self._enter
         if key == Qt.Key.Key_PageDown:

@@ -27,7 +27,7 @@ class Shortcut:
     @property
     def shown(self) -> str:
         """As people write it."""
-        return self.key.replace("-", "+")
+        return self.key.replace("Control", "Ctrl").replace("-", "+")
 
 
 SHORTCUTS: tuple[Shortcut, ...] = (
@@ -35,6 +35,8 @@ SHORTCUTS: tuple[Shortcut, ...] = (
     Shortcut("N", "next_doubtful", "Go to the next doubtful nucleus"),
     Shortcut("Shift-N", "previous_doubtful", "Go to the previous doubtful nucleus"),
     Shortcut("U", "next_unseen", "Go to the most abnormal nucleus nobody has looked at"),
+    Shortcut("Control-Z", "undo", "Take the last edit back"),
+    Shortcut("Control-Shift-Z", "redo", "Make the edit that was undone again"),
     Shortcut("Shift-C", "accept", "Accept the call of the selected nuclei"),
     *(
         Shortcut(f"Alt-{n}", f"class_{n}", f"Selected nuclei are class {n}")
@@ -125,6 +127,7 @@ class GalleryKeySheet(KeySheet):
             *((str(n), f"Selected ones are “{c}”") for n, c in _numbered(classes)),
             ("0, Backspace", "Take the label of the selected ones back"),
             ("Shift+A", "Agree with all calls on this page"),
+            ("Ctrl+Z, Ctrl+Shift+Z", "Take the last edit back; make it again"),
             ("Enter", "Go to the place in the image"),
             ("Arrows", "Walk; with Shift select"),
             ("Page Up, Page Down", "Turn the page"),

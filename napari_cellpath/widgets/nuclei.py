@@ -26,6 +26,7 @@ from napari_cellpath.widgets.frame import DockFrame
 from napari_cellpath.widgets.keys import SHEET_KEY, KeySheet, shortcut_of
 from napari_cellpath.widgets.method import Method
 from napari_cellpath.widgets.nuclei_table import SCORE_COLUMN, nucleus_table_columns
+from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.search import FindSettings, NucleusSearch, Where
 from napari_cellpath.widgets.sections import Choice
 from napari_cellpath.widgets.session import NucleiSession
@@ -114,6 +115,9 @@ class NucleiDock(QWidget):
             "Show why", "Cover place after place of the selected cell and map how its score moves."
         )
         self.frame.method.add_setting("Find, µm", self._find_settings())
+        self.project = ProjectBar(self.session.viewer, self.session.keeper, marks=True)
+        self.project.complete_wanted.connect(self._mark_complete)
+        self.frame.add_foot(self.project)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.frame)
@@ -169,6 +173,11 @@ class NucleiDock(QWidget):
         nuclei = self.session.nuclei
         if nuclei is not None:
             self.session.select([str(nuclei.table.uids[r]) for r in rows if r < len(nuclei)])
+
+    def _mark_complete(self) -> None:
+        session = self.session
+        if session.image is not None:
+            session.keeper.mark_complete(session.viewer, session.image, session.source)
 
     def _find_menu(self) -> QMenu:
         menu = QMenu(self)
@@ -439,6 +448,7 @@ class NucleiDock(QWidget):
                 self._docked = True
             elif self._docked:
                 self._status_timer.stop()
+                self.project.let_go()
                 self.session.close()
         return super().event(event)
 

@@ -6,6 +6,7 @@ It only wires: the panels' wishes go to the session, the session's news to panel
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -136,6 +137,8 @@ class ReviewDock(Themed):
         gallery.digit_pressed.connect(self._label_by_key)
         gallery.taken_back.connect(lambda: self.label(""))
         gallery.agreed.connect(self.agree_with_page)
+        gallery.undone.connect(lambda: self._step_back(session.keeper.undo))
+        gallery.redone.connect(lambda: self._step_back(session.keeper.redo))
         gallery.moved.connect(self._on_moved)
         self.labels.class_chosen.connect(self.label)
         self.labels.agreed.connect(self.agree_with_page)
@@ -326,6 +329,10 @@ class ReviewDock(Themed):
         if self.blind.running:
             return 0
         return self.session.deck.agree(self._uids(self.gallery.on_page()))
+
+    def _step_back(self, step: Callable[[], None]) -> None:
+        if not self.blind.running:  # it would change labels that nobody sees
+            step()
 
     def go_to(self, place: int) -> None:
         """Show an item in the viewer."""

@@ -14,12 +14,13 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from napari_cellpath.bridge.deck import Deck
-from napari_cellpath.bridge.review import ReviewItems, items_of
+from napari_cellpath.bridge.review import NucleiReview, ReviewItems, items_of
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.doubt import Order, Rows, Show, arranged, disagreement, listed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.widgets.door import Door
+from napari_cellpath.widgets.keeper import Keeper
 
 SMALLEST = 60.0  # the field round an item jumped to is at least so many screen pixels wide
 MOST_MIRRORED = 200  # a larger selection takes napari longer to highlight than it helps
@@ -119,6 +120,8 @@ class ReviewSession:
         self.piles: list[ReviewItems] = []
         self._alone: Layer | None = None
         self.door = Door(lambda events: None)
+        self.keeper = Keeper.of(self.viewer)
+        self.keeper.enter()
         self._sources = Sources()
         self._sources.doubted.connect(self._look_into)
         self._serials: dict[Image, int] = {}
@@ -148,6 +151,7 @@ class ReviewSession:
         self.door.close()
         self._sources.close()
         self._let_go(self.piles)
+        self.keeper.leave()
 
     # Which items.
 
@@ -180,6 +184,7 @@ class ReviewSession:
         self.deck.changed.connect(self.items_changed.emit)
         self.deck.reset.connect(self._on_reset)
         for pile in piles:
+            self._record(pile.image)
             self._look_into(pile.image)
         self.deck_changed.emit()
 
@@ -214,7 +219,8 @@ class ReviewSession:
             self.deck.close()
         for pile in piles:
             pile.selected.disconnect(self._on_selected, missing_ok=True)
-            pile.close()
+            if pile.close() and isinstance(pile, NucleiReview):
+                self.keeper.forget(pile.nuclei)
 
     def _on_renamed(self, event: Any) -> None:
         self.piles_changed.emit()
@@ -276,6 +282,12 @@ class ReviewSession:
         """Whether an image cannot be read."""
         return image in self._refused
 
+    def _record(self, image: Image) -> None:
+        """Have what is done to an image's nuclei kept in the project, as every dock does."""
+        for pile in self.piles:
+            if pile.image is image and isinstance(pile, NucleiReview):
+                self.keeper.watch(pile.nuclei, self._sources.latest(image))
+
     def _look_into(self, image: Image) -> None:
         if self._sources.get(image) is not None or image in self._looking or self._closed:
             return
@@ -291,6 +303,7 @@ class ReviewSession:
                 return
             self._serial += 1
             self._serials[image] = self._serial
+            self._record(image)
             self.pictures_changed.emit()
 
         def failed(error: CellpathError) -> None:

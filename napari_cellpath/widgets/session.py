@@ -23,6 +23,7 @@ from napari_cellpath.core.geometry import centroids
 from napari_cellpath.core.vocabulary import Role
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.inquiry import Inquiry
+from napari_cellpath.widgets.keeper import Keeper
 from napari_cellpath.widgets.method import Method
 
 SMALLEST = 12.0  # a nucleus jumped to is shown at least this many screen pixels wide
@@ -75,6 +76,8 @@ class NucleiSession:
         self.inquiry.told.connect(self.told.emit)
         self.inquiry.source_known.connect(self._on_source_known)
         self.inquiry.mpp_settled.connect(self._on_mpp_settled)
+        self.keeper = Keeper.of(self.viewer)
+        self.keeper.enter()
         self._held: dict[Layer, NucleiLayer] = {}
         self._holds: dict[Layer, held.Hold] = {}
         self._unbind: dict[Layer, Callable[[], None]] = {}
@@ -105,6 +108,7 @@ class NucleiSession:
         self.inquiry.close()
         for layer in list(self._held):
             self._let_go(layer)
+        self.keeper.leave()
 
     # What it is about.
 
@@ -355,12 +359,14 @@ class NucleiSession:
         hold.listen(nuclei.selection_changed, lambda: self._on_selection(nuclei))
         hold.listen(nuclei.notice, lambda text: self.told.emit("warning", text))
         layer.events.mode.connect(self._on_mode)
+        self.keeper.watch(nuclei, self.inquiry.latest_source(image))
 
     def _let_go(self, layer: Layer) -> None:
         nuclei = self._held.pop(layer)
         layer.events.mode.disconnect(self._on_mode)
         self._unbind.pop(layer)()
-        self._holds.pop(layer).release(asked=True)
+        if self._holds.pop(layer).release(asked=True):
+            self.keeper.forget(nuclei)
         self.inquiry.drop(nuclei)
         if self.nuclei is nuclei:
             self.nuclei = None
@@ -381,6 +387,12 @@ class NucleiSession:
             self.selection_changed.emit()
 
     def _on_source_known(self, image: Image) -> None:
+        source = self.inquiry.latest_source(image)
+        if image is self.image and self.nuclei is None and self.keeper.holds(source):
+            self.ready_nuclei()
+        for nuclei in self._held.values():
+            if nuclei.image is image:
+                self.keeper.watch(nuclei, source)
         if image is self.image:
             self.subject_changed.emit()
 
@@ -455,6 +467,8 @@ class NucleiSession:
             "next_doubtful": lambda: self.go_to_doubtful(1),
             "previous_doubtful": lambda: self.go_to_doubtful(-1),
             "next_unseen": self.go_to_unseen,
+            "undo": self.keeper.undo,
+            "redo": self.keeper.redo,
         }
         for number in range(keys.MOST_CLASSES):
             actions[f"class_{number + 1}"] = lambda n=number: self._correct_to(n)

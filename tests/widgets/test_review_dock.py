@@ -12,8 +12,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from sklearn.metrics import cohen_kappa_score
 
-from napari_cellpath.bridge import conventions, held, timing
+from napari_cellpath.bridge import conventions, held, recording, timing
 from napari_cellpath.bridge.columns import Scheme
+from napari_cellpath.core.annotations import Annotation
 from napari_cellpath.core.doubt import Order, Show
 from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.samples.fields import cytology_field
@@ -337,8 +338,48 @@ def test_beside_the_nuclei_dock(viewer, qtbot, backend, models, smear):
     nuclei_dock.session.close()
     dock.label("normal")
     assert nuclei.table.features["correction"][0] == "normal"
+    assert dock.session.keeper.project.state.objects[uids[0]]["labels"] == ["normal"]
     dock.close_session()
+    assert dock.session.keeper.project is None
     assert held.join(nuclei.layer) is None
+
+
+def test_labels_given_here_are_in_the_journal_and_can_be_undone(dock, hold, qtbot):
+    """Alone, the review records as the nuclei dock does; Ctrl-Z takes a page back by class."""
+    keeper = dock.session.keeper
+    press(dock, Qt.Key.Key_Right)
+    press(dock, Qt.Key.Key_2)
+    first = dock.session.round.uids[0]
+    assert keeper.project.state.objects[first]["labels"] == ["abnormal"]
+    dock.agree_with_page()
+    page = dock.session.round.uids[: len(dock.gallery.on_page())]
+    assert all("labels" in keeper.project.state.objects[uid] for uid in page)
+    for _ in range(2):
+        press(dock, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+    assert labels(dock) == ["abnormal"] + [""] * (CELLS - 1)
+    press(
+        dock, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
+    )
+    assert sum(label != "" for label in labels(dock)) > 1
+
+
+def test_readings_and_seen_marks_are_in_the_journal(dock, hold):
+    """What a blind reader said is recorded beside the label, and comes back onto a layer."""
+    keeper = dock.session.keeper
+    uids = dock.session.round.uids[:2]
+    dock.session.deck.label(uids[:1], "normal")
+    dock.begin_reading("second", 0, 0)
+    dock.blind.read(uids, "abnormal")
+    dock.blind.end()
+    dock.session.deck.see(uids)
+    objects = keeper.project.state.objects
+    assert objects[uids[0]]["readings"] == {"second": "abnormal"}
+    assert objects[uids[0]]["labels"] == ["normal"]
+    assert objects[uids[1]]["seen"]
+    kept = recording.kept_of(Annotation.from_facts(uids[0], objects[uids[0]]))
+    hold.nuclei.keep_readings({uids[0]: ""})
+    hold.nuclei.take_in([kept])
+    assert dock.session.deck.readings()["second"][uids[0]] == "abnormal"
 
 
 def test_two_layers_are_reviewed_together_or_alone(dock, viewer, hold, smear, qtbot):

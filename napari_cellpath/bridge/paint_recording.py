@@ -1,0 +1,117 @@
+"""Labels layer and project: every stroke of the brush, as a delta."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_cellpath.bridge.timing import timed
+from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.project import Event, Kind, Project, Stroke
+from napari_cellpath.project.state import Raster
+
+Box = tuple[int, int, int, int]
+
+
+class PaintRecorder:
+    """Keeps one labels layer and a raster of a project the same.
+
+    Parameters
+    ----------
+    layer
+        2-D, of one level, at the image's own resolution; it must be editable (a NumPy array).
+    project
+        Where its strokes go.
+    raster
+        Name of the raster, ``IMAGE/SYSTEM``.
+
+    Raises
+    ------
+    CellpathError
+        The layer is a pyramid or a stack.
+    """
+
+    def __init__(self, layer: Labels, project: Project, raster: str) -> None:
+        if layer.multiscale or layer.ndim != 2:
+            raise CellpathError(
+                f"'{layer.name}' is not one plane at full resolution; edit a region of it."
+            )
+        self.layer, self.project, self.raster = layer, project, raster
+        self._waiting: list[Box] = []
+        height, width = layer.data.shape
+        kept = project.state.rasters.get(raster)
+        if kept is None:
+            self._take(0, 0, height, width)
+        else:
+            np.asarray(layer.data)[...] = kept.read(0, 0, height, width)
+            layer.refresh()
+        layer.events.paint.connect(self._on_paint)
+        layer.events.labels_update.connect(self._on_drawn)
+
+    def close(self) -> None:
+        """Record no more."""
+        self.layer.events.paint.disconnect(self._on_paint)
+        self.layer.events.labels_update.disconnect(self._on_drawn)
+
+    def replay(self, events: Iterable[Event]) -> int:
+        """Put on the layer what undone, redone or foreign events painted; returns how many."""
+        strokes = [s for e in events for s in e.strokes if s.raster == self.raster]
+        now = self.project.state.rasters.get(self.raster) or Raster()
+        for stroke in strokes:
+            height, width = stroke.after.shape
+            window = np.s_[stroke.row : stroke.row + height, stroke.col : stroke.col + width]
+            labels = now.read(stroke.row, stroke.col, height, width)
+            self.layer.data[window] = labels[: self.layer.data[window].shape[0]]
+        if strokes:
+            self.layer.refresh()
+        return len(strokes)
+
+    @timed
+    def _on_paint(self, event: Any) -> None:
+        boxes = [box for atom in event.value if (box := _box_of(atom)) is not None]
+        if boxes:
+            rows0, cols0, rows1, cols1 = zip(*boxes, strict=True)
+            self._waiting.append((min(rows0), min(cols0), max(rows1), max(cols1)))
+        self._on_drawn()
+
+    def _on_drawn(self, _event: Any = None) -> None:
+        # A stroke is told when it ends, a fill before it is done: what is not there yet is
+        # looked for again when napari has drawn it.
+        self._waiting = [
+            box
+            for box in self._waiting
+            if not self._take(*box[:2], box[2] - box[0], box[3] - box[1])
+        ]
+
+    def _take(self, row: int, col: int, height: int, width: int) -> bool:
+        """Record where the layer differs from the project; whether it did."""
+        after = np.asarray(self.layer.data[row : row + height, col : col + width]).astype(np.uint32)
+        kept = self.project.state.rasters.get(self.raster) or Raster()
+        before = kept.read(row, col, *after.shape)
+        rows, cols = np.nonzero(before != after)
+        if not len(rows):
+            return False
+        r0, r1, c0, c1 = rows.min(), rows.max() + 1, cols.min(), cols.max() + 1
+        stroke = Stroke(
+            self.raster, row + int(r0), col + int(c0), before[r0:r1, c0:c1], after[r0:r1, c0:c1]
+        )
+        self.project.record(Kind.PAINT, {}, [stroke])
+        return True
+
+
+def _box_of(atom: Any) -> Box | None:
+    """Bounding box (row0, col0, row1, col1) of one atom of napari's paint event.
+
+    An atom is a masked edit with slices, or (indices, old values, new value).
+    """
+    slices = getattr(atom, "slice_key", None)
+    if slices is not None:
+        (rows, cols) = slices[-2:]
+        return int(rows.start), int(cols.start), int(rows.stop), int(cols.stop)
+    rows, cols = (np.atleast_1d(np.asarray(index)) for index in atom[0][-2:])
+    if not rows.size:
+        return None
+    return int(rows.min()), int(cols.min()), int(rows.max()) + 1, int(cols.max()) + 1

@@ -1,0 +1,320 @@
+"""Which project the viewer's nuclei belong to; records them, undoes, recovers.
+
+One keeper a viewer, shared by its docks. Until the user names a project, gestures go to a session
+of their own (`project.unsaved`), so nothing is ever lost.
+"""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+from napari.layers import Image, Shapes
+from napari.utils.notifications import show_error, show_info, show_warning
+from psygnal import Signal
+
+from napari_cellpath.bridge import conventions
+from napari_cellpath.bridge.box_recording import BoxRecorder
+from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.recording import NucleiRecorder
+from napari_cellpath.bridge.sources import Source
+from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.requests import FileImage
+from napari_cellpath.core.vocabulary import System
+from napari_cellpath.project import Event, Kind, Project, Undone, unsaved
+from napari_cellpath.project.images import add_image, all_images
+from napari_cellpath.widgets import keys
+from napari_cellpath.widgets.door import Door
+
+_WORDS = {
+    Kind.ADD: "adding",
+    Kind.DELETE: "deleting",
+    Kind.MOVE: "moving",
+    Kind.LABEL: "labelling",
+    Kind.PAINT: "painting",
+    Kind.IMPORT: "the import of",
+}
+_keepers: weakref.WeakKeyDictionary[Any, Keeper] = weakref.WeakKeyDictionary()
+
+
+class Keeper:
+    """The project of one viewer.
+
+    Attributes
+    ----------
+    project
+        None until the first gesture or until one is opened.
+    """
+
+    changed = Signal()
+    """Another project, something was saved, or there is something else to undo."""
+    told = Signal(str, str)
+    """Severity and a sentence for the user."""
+    image_found = Signal(object)
+    """`ImageFacts` of an image of the project that should be opened."""
+
+    def __init__(self) -> None:
+        self.project: Project | None = None
+        self._recorders: dict[NucleiLayer, NucleiRecorder] = {}
+        self._known: dict[NucleiLayer, Source] = {}
+        self._areas: dict[Shapes, BoxRecorder] = {}
+        self._refused = False
+        self._door = Door(lambda _events: None)
+        self._docks = 0
+        self.told.connect(_notify)
+
+    @classmethod
+    def of(cls, viewer: Any) -> Keeper:
+        """The keeper of a viewer, made when first asked for."""
+        if viewer not in _keepers:
+            _keepers[viewer] = cls()
+        return _keepers[viewer]
+
+    def enter(self) -> None:
+        """A dock begins to use it."""
+        self._docks += 1
+
+    def leave(self) -> None:
+        """A dock is done with it; the last one closes the project. Every gesture is on disk."""
+        self._docks -= 1
+        if self._docks <= 0:
+            self._drop_recorders()
+            self._known.clear()
+            if self.project is not None:
+                self.project.close()
+                self.project = None
+
+    # What is recorded.
+
+    def watch(self, nuclei: NucleiLayer, source: Source | None) -> None:
+        """Record a nuclei layer from now on, if what its image is is known."""
+        if source is None or not source.key or nuclei in self._known:
+            return  # another dock had it watched
+        self._known[nuclei] = source
+        if self.project is None and not len(nuclei):
+            nuclei.happened.connect(self._on_first_gesture)
+        else:
+            self._record(nuclei)
+
+    def forget(self, nuclei: NucleiLayer) -> None:
+        """A nuclei layer is gone from the viewer; the project keeps its nuclei."""
+        self._known.pop(nuclei, None)
+        nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
+        recorder = self._recorders.pop(nuclei, None)
+        if recorder is not None:
+            recorder.close()
+
+    def holds(self, source: Source | None) -> bool:
+        """Whether the project has objects on an image."""
+        if self.project is None or source is None:
+            return False
+        return any(o["image"] == source.key for o in self.project.state.objects.values())
+
+    def _on_first_gesture(self, *_: Any) -> None:
+        for nuclei in list(self._known):
+            nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
+            self._record(nuclei)
+
+    def _record(self, nuclei: NucleiLayer) -> None:
+        project = self.project or self._begin()
+        if project is None:
+            return
+        source = self._known[nuclei]
+        if any(r.image == source.key for r in self._recorders.values()):
+            # Two sets of nuclei of one image would give one cell two truths to learn from.
+            self.told.emit(
+                "warning",
+                f"'{nuclei.layer.name}' is a second nuclei layer of its image and is not kept in "
+                "the project; export it if it is to last.",
+            )
+            return
+        try:
+            _know(project, source, nuclei.shape)
+            self._recorders[nuclei] = NucleiRecorder(nuclei, project, source.key)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+        self.changed.emit()
+
+    def mark_complete(self, viewer: Any, image: Image, source: Source | None) -> None:
+        """Let the user draw rectangles in which everything is marked."""
+        project = self.project or self._begin()
+        if project is None or source is None or not source.key:
+            self.told.emit("warning", f"'{image.name}' is still being read; try again.")
+            return
+        layer = conventions.complete_layer_of(image, viewer.layers)
+        try:
+            if layer is None:
+                layer = conventions.create_complete_layer(image)
+                viewer.add_layer(layer)
+            if layer not in self._areas:
+                _know(project, source, conventions.image_shape(image))
+                self._areas[layer] = BoxRecorder(
+                    layer, project, source.key, System.DEEPPAP, complete=True
+                )
+                keys.bind(layer, {"undo": self.undo, "redo": self.redo})
+                viewer.layers.events.removed.connect(self._on_removed)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return
+        viewer.layers.selection.active = layer
+        layer.mode = "add_rectangle"
+        self.told.emit(
+            "info",
+            "Draw rectangles in which every nucleus is marked: what is unmarked there counts as "
+            "no nucleus.",
+        )
+
+    def _on_removed(self, event: Any) -> None:
+        recorder = self._areas.pop(event.value, None)
+        if recorder is not None:
+            recorder.close()
+
+    def _begin(self) -> Project | None:
+        if self._refused:
+            return None
+        try:
+            self._take(unsaved.begin())
+        except CellpathError as error:
+            self._refused = True  # say it once
+            self.told.emit("warning", f"Edits are not kept: {error}")
+        return self.project
+
+    # What the user does.
+
+    def undo(self) -> None:
+        """Take the last gesture back."""
+        self._go("undo", "Undid")
+
+    def redo(self) -> None:
+        """Make the gesture that was undone again."""
+        self._go("redo", "Redid")
+
+    def _go(self, way: str, did: str) -> None:
+        try:
+            done: Undone | None = None if self.project is None else getattr(self.project, way)()
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return
+        if done is None:
+            self.told.emit("info", f"Nothing to {way}.")
+            return
+        shown = self._replay([done.event] if done.event else [])
+        self.told.emit("info", _sentence(did, done, shown))
+        self.changed.emit()
+
+    def open(self, folder: Path | str) -> bool:
+        """Turn to another project; what is in the viewer joins it. Returns whether it worked."""
+        try:
+            if self.project is not None and Path(folder).resolve() == self.project.folder.resolve():
+                self.told.emit("info", f"{self.project.name} is open already.")
+                return True
+            project = Project.open(folder)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return False
+        self._switch(project)
+        return True
+
+    def recover(self, session: unsaved.Abandoned) -> bool:
+        """Go on with a session that was not closed; returns whether it worked."""
+        try:
+            project = unsaved.recover(session.folder)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return False
+        self._switch(project)
+        return True
+
+    def save_as(self, folder: Path | str) -> bool:
+        """Give the project a name of the user's, and go on there."""
+        try:
+            if self.project is None:
+                project = Project.create(folder)
+            else:
+                project = unsaved.save_as(self.project, folder)
+        except CellpathError as error:
+            self.told.emit("error", str(error))
+            return False
+        self._switch(project)
+        self.told.emit("info", f"Saved as {project.folder}; every edit is saved from now on.")
+        return True
+
+    def _switch(self, project: Project) -> None:
+        old = self.project
+        self._drop_recorders()
+        self._take(project)
+        if old is not None:
+            old.close()  # a session stays where it is, and can be recovered
+        for nuclei in list(self._known):
+            self._record(nuclei)
+        self.changed.emit()
+        self._offer_image(project)
+
+    def _offer_image(self, project: Project) -> None:
+        """Open the image that was worked on last, unless one of the project's is open."""
+        images = {i.key: i for i in all_images(project)}
+        if not images or any(s.key in images for s in self._known.values()):
+            return
+        latest = next((o["image"] for o in reversed(project.state.objects.values())), None)
+        self.image_found.emit(images.get(latest, next(iter(images.values()))))
+
+    def _take(self, project: Project) -> None:
+        self.project = project
+        me = weakref.ref(self)
+
+        def on_activity() -> None:
+            keeper = me()
+            if keeper is not None:
+                keeper._door.call(keeper._settle)
+
+        project.on_activity = on_activity
+
+    def _drop_recorders(self) -> None:
+        for recorder in (*self._recorders.values(), *self._areas.values()):
+            recorder.close()
+        self._recorders.clear()
+        self._areas.clear()
+
+    def _settle(self) -> None:
+        if self.project is None:
+            return
+        foreign = self.project.settle()
+        if foreign:
+            shown = self._replay(foreign)
+            names = ", ".join(sorted({e.author for e in foreign}))
+            if shown:
+                self.told.emit("info", f"{names} changed {shown:,} nuclei in another window.")
+        self.changed.emit()
+
+    def _replay(self, events: list[Event]) -> int:
+        recorders = (*self._recorders.values(), *self._areas.values())
+        return sum(recorder.replay(events) for recorder in recorders)
+
+
+def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
+    """Make an image known to a project."""
+    image = source.image
+    named = isinstance(image, FileImage)
+    add_image(
+        project, source.key, Path(image.path).name if named else image.name, shape,
+        path=image.path if named else "", mpp=source.mpp,
+    )  # fmt: skip
+
+
+def _notify(severity: str, sentence: str) -> None:
+    # Here and not in the docks: several of them share one keeper.
+    {"error": show_error, "warning": show_warning}.get(severity, show_info)(sentence)
+
+
+def _sentence(did: str, done: Undone, shown: int) -> str:
+    count = 0 if done.event is None else len(done.event.changes)
+    things = "1 nucleus" if count == 1 else f"{count:,} nuclei"
+    what = f"{did} {_WORDS[done.kind]} {things}."
+    if done.event is None:
+        what = f"Nothing was undone: {_WORDS[done.kind]} was changed in another window since."
+    elif done.left:
+        what += f" {done.left:,} were changed in another window since and stay as they are."
+    elif not shown:
+        what += " Its image is not open."
+    return what

@@ -1,0 +1,167 @@
+"""What came of a run: the verdict, the new model beside its parent, and what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QPixmap
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QHeaderView,
+    QLabel,
+    QScrollArea,
+    QTableWidget,
+    QTableWidgetItem,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
+
+MEASURES = (
+    ("accuracy", "Accuracy"),
+    ("auc", "AUC"),
+    ("sensitivity", "Sensitivity"),
+    ("specificity", "Specificity"),
+    ("brier", "Brier score"),
+    ("calibration_error", "Calibration error"),
+)
+"""Key in the report and name on screen, in order. Of the last two less is better."""
+
+
+def number(value: Any) -> str:
+    """A measure as people write it; a dash where there is none."""
+    return f"{value:.3f}" if isinstance(value, int | float) else "–"
+
+
+def measure(model: Mapping[str, Any], key: str) -> str:
+    """A measure with its 95 % interval."""
+    low_high = model.get(f"{key}_interval")
+    if not isinstance(low_high, list | tuple) or None in low_high:
+        return number(model.get(key))
+    return f"{number(model.get(key))} ({number(low_high[0])} to {number(low_high[1])})"
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """The gate's decision and the paired gain, in two sentences."""
+    gate = report.get("gate", {})
+    head = "The new model may be used." if gate.get("passed") else "The new model was not taken."
+    text = f"{head} {gate.get('why', '')}"
+    gain = report.get("paired", {}).get("accuracy")
+    if gain and gain.get("gain") is not None and None not in gain["interval"]:
+        low, high = gain["interval"]
+        text += (
+            f" Accuracy {gain['gain']:+.3f} on the same {report['n']} cells, 95 % interval "
+            f"{low:+.3f} to {high:+.3f}."
+        )
+    return text
+
+
+class ReportView(QWidget):
+    """A report as a verdict, a table, pictures, and the cells whose call changed."""
+
+    wanted = Signal(dict)
+    """A changed cell the user wants to see: an entry of the report's ``changed``."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self.verdict = QLabel()
+        self.verdict.setWordWrap(True)
+        self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        layout.addWidget(self.verdict)
+        self.tabs = QTabWidget()
+        layout.addWidget(self.tabs, 1)
+        self.measures = _table(["", "Parent", "New model"])
+        self.changed = _table(["Truth", "Was", "Now", "Right", "Image"])
+        self.changed.setToolTip("Double click: go to the cell.")
+        self.changed.cellDoubleClicked.connect(self._on_cell)
+        self._cells: list[dict[str, Any]] = []
+        self.hide()
+
+    def show_report(self, report: Mapping[str, Any], folder: Path) -> None:
+        """Show a report and the pictures beside it."""
+        self.verdict.setText(verdict(report))
+        self.tabs.clear()
+        models = report.get("models")
+        if models:
+            self.tabs.addTab(self.measures, "Measures")
+            self._fill_measures(models, report)
+        for path in sorted(folder.glob("*.png")):
+            self.tabs.addTab(_Picture(path), path.stem.replace("_", " ").replace("-", " "))
+        self._cells = list(report.get("changed", ()))
+        if models:
+            self.tabs.insertTab(1, self.changed, f"Changed ({len(self._cells)})")
+            self._fill_changed()
+        self.tabs.setVisible(self.tabs.count() > 0)
+        self.show()
+
+    def _fill_measures(self, models: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+        rows = [
+            (name, measure(models["parent"], key), measure(models["child"], key))
+            for key, name in MEASURES
+        ]
+        calibrated = [models[m].get("calibrated") for m in ("parent", "child")]
+        if any(calibrated):
+            for key, name in MEASURES[-2:]:
+                rows.append(
+                    (f"{name}, calibrated", *(measure(c, key) if c else "–" for c in calibrated))
+                )
+        rows.append(("Cells", f"{report['n']}", f"{report['groups']} slides"))
+        _fill(self.measures, rows)
+
+    def _fill_changed(self) -> None:
+        rows = []
+        for cell in self._cells:
+            was = f"{cell['parent_call']} {number(cell['parent_score'])}"
+            now = f"{cell['child_call']} {number(cell['child_score'])}"
+            right = {"child": "now", "parent": "before"}.get(cell["right"], "neither")
+            rows.append((cell["truth"], was, now, right, Path(cell["image"]).name))
+        _fill(self.changed, rows)
+
+    def _on_cell(self, row: int, _column: int) -> None:
+        if 0 <= row < len(self._cells):
+            self.wanted.emit(self._cells[row])
+
+
+class _Picture(QScrollArea):
+    """A picture as wide as there is room."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._pixmap = QPixmap(str(path))
+        self._label = QLabel()
+        self._label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignHCenter)
+        self.setWidget(self._label)
+        self.setWidgetResizable(True)
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802
+        """Fit the picture to the width."""
+        super().resizeEvent(event)
+        width = max(60, min(self.viewport().width(), self._pixmap.width()))
+        smooth = Qt.TransformationMode.SmoothTransformation
+        if not self._pixmap.isNull():
+            self._label.setPixmap(self._pixmap.scaledToWidth(width, smooth))
+
+
+def _table(names: list[str]) -> QTableWidget:
+    table = QTableWidget(0, len(names))
+    table.setHorizontalHeaderLabels(names)
+    table.verticalHeader().hide()
+    table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+    table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    table.horizontalHeader().setStretchLastSection(True)
+    return table
+
+
+def _fill(table: QTableWidget, rows: list[tuple[str, ...]]) -> None:
+    table.setRowCount(len(rows))
+    for row, texts in enumerate(rows):
+        for column, text in enumerate(texts):
+            item = QTableWidgetItem(text)
+            item.setToolTip(text)
+            table.setItem(row, column, item)
