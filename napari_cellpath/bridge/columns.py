@@ -53,7 +53,10 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a journal holds of one nucleus: place, name, a person's word, the last call."""
+    """What a journal holds of one nucleus: place, name, a person's word, the last call.
+
+    ``readings`` is the text of the feature table's column.
+    """
 
     uid: str
     position: tuple[float, float]
@@ -61,6 +64,7 @@ class Kept:
     correction: str = ""
     seen: bool = False
     call: NucleusCall | None = None
+    readings: str = ""
 
 
 class NucleusTable:
@@ -270,6 +274,7 @@ class NucleusTable:
             self.features["id"][row] = nucleus.id
             self.features["correction"][row] = nucleus.correction
             self.features["seen"][row] = nucleus.seen
+            self.features["readings"][row] = nucleus.readings
             self.pending[row] = False
             self._replaced.pop(nucleus.uid, None)
             if nucleus.call is not None:

@@ -16,7 +16,7 @@ What napari does to us, and what we do about it:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -52,6 +52,7 @@ class Gesture(StrEnum):
     CORRECTED = "corrected"
     SCORED = "scored"
     SEEN = "seen"
+    READ = "read"  # by a blind second reader
 
 
 BY_CELL = 16  # up to so many rows are written cell by cell, more as whole columns (measured)
@@ -218,6 +219,22 @@ class NucleiLayer:
         self._push(rows)
         self._tell(Gesture.CORRECTED, [str(u) for u in self.table.uids[rows]])
 
+    @timed
+    def see(self, uids: Iterable[str]) -> None:
+        """Note that a person has looked at these nuclei."""
+        new = self.table.see(self.table.rows(uids))
+        self._push(new)
+        self._tell(Gesture.SEEN, [str(u) for u in self.table.uids[new]])
+
+    @timed
+    def keep_readings(self, readings: Mapping[str, str]) -> None:
+        """Write what blind second readers said, `readings_text` by uid; labels stay as they are."""
+        there = [uid for uid in readings if uid in self.table]
+        rows = self.table.rows(there)
+        self.table.features["readings"][rows] = [readings[uid] for uid in there]
+        self._push(rows)
+        self._tell(Gesture.READ, there)
+
     def accept(self, uids: Iterable[str]) -> int:
         """Take the call as the person's own word; returns how many there were to accept."""
         table = self.table
@@ -271,7 +288,8 @@ class NucleiLayer:
         """Make these the selected points."""
         rows = {int(r) for r in self.table.rows(uids)}
         if rows != set(self.layer.selected_data):
-            self.layer.selected_data = rows
+            with napari_call():
+                self.layer.selected_data = rows
 
     # What comes out of the journal: nothing of it is told on, and nothing is scored for it.
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_cellpath.bridge.columns import Kept, NucleusTable
+from napari_cellpath.bridge.conventions import readings_of, readings_text
 from napari_cellpath.bridge.nuclei import Gesture, NucleiLayer
 from napari_cellpath.core.annotations import Annotation, Prediction
 from napari_cellpath.core.results import NucleusCall
@@ -21,6 +22,7 @@ _KINDS = {
     Gesture.CORRECTED: Kind.LABEL,
     Gesture.SCORED: Kind.PREDICT,
     Gesture.SEEN: Kind.SEE,
+    Gesture.READ: Kind.READ,
 }
 
 
@@ -92,6 +94,8 @@ class NucleiRecorder:
                     facts[uid] = {"geometry": _place(table, row)}
                 elif gesture is Gesture.SEEN:
                     facts[uid] = {"seen": True}
+                elif gesture is Gesture.READ:
+                    facts[uid] = {"readings": _readings(table, row) or None}
                 else:
                     prediction = _prediction(table, uid)
                     facts[uid] = {"prediction": prediction.to_facts() if prediction else None}
@@ -107,7 +111,7 @@ class NucleiRecorder:
             Annotation(
                 uid, self.image, geometry=_place(table, row), labels=_labels(table, row),
                 id=str(table.features["id"][row]), seen=bool(table.features["seen"][row]),
-                prediction=_prediction(table, uid),
+                readings=tuple(_readings(table, row).items()), prediction=_prediction(table, uid),
             )
             for uid, row in self._rows(uids)
         ]  # fmt: skip
@@ -131,11 +135,16 @@ def kept_of(annotation: Annotation) -> Kept:
     return Kept(
         annotation.uid, (row, col), annotation.id,
         annotation.labels[0] if annotation.labels else "", annotation.seen, call,
+        readings_text(dict(annotation.readings)),
     )  # fmt: skip
 
 
 def _place(table: NucleusTable, row: int) -> tuple[float, float]:
     return float(table.positions[row, 0]), float(table.positions[row, 1])
+
+
+def _readings(table: NucleusTable, row: int) -> dict[str, str]:
+    return readings_of(str(table.features["readings"][row]))
 
 
 def _labels(table: NucleusTable, row: int) -> tuple[str, ...]:

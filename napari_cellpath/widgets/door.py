@@ -9,6 +9,7 @@ delivered at once: a click's answer never waits for a clock.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from typing import Any
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 from napari_cellpath.backend.job import JobEvent
+from napari_cellpath.core.errors import CellpathError
+
+log = logging.getLogger(__name__)
 
 INTERVAL = 1 / 30
 SHARE = 0.2  # of the main thread's time, at most, for delivering
@@ -59,6 +63,27 @@ class Door(QObject):
                 return
             self._calls.append(lambda: function(*args))
             self._knock()
+
+    def fetch(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        failed: Callable[[CellpathError], None],
+    ) -> None:
+        """Run ``work`` on a thread of its own; its result or error comes to the main thread."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except CellpathError as error:
+                self.call(failed, error)
+            except Exception as error:
+                log.exception("Work in the background failed.")
+                self.call(failed, CellpathError(f"That failed: {error}."))
+            else:
+                self.call(done, result)
+
+        threading.Thread(target=run, name="cellpath-dock", daemon=True).start()
 
     def close(self) -> None:
         """Let nothing through any more, not even what is waiting."""

@@ -25,13 +25,49 @@ STYLE = """
 #cellpath-secondary { padding-left: 3px; padding-right: 3px; }
 #cellpath-primary { font-weight: 600; }
 #cellpath-primary:checked { border: 2px solid %(text)s; }
-#cellpath-more QPushButton { text-align: left; background-color: transparent; }
+#cellpath-more > QPushButton { text-align: left; background-color: transparent; }
 #cellpath-keys { padding: 4px 9px; font-weight: 600; }
 #cellpath-rule { background-color: %(rule)s; padding: 0px; border: none; }
 """
 
 
-class DockFrame(QWidget):
+class Themed(QWidget):
+    """A dock's widget that derives the few shades of its own from the theme's text colour."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        # Else napari pads the dock with empty space instead of giving it to table or gallery.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        self._colour_of_text = ""
+        self._following = False
+
+    def follow_theme(self) -> None:
+        """Take the theme's text colour, if it is another than before."""
+        text = self.palette().color(QPalette.ColorRole.WindowText)
+        if self._following or text.name() == self._colour_of_text:
+            return
+        self._colour_of_text = text.name()
+        shade = f"rgba({text.red()}, {text.green()}, {text.blue()}, %d)"
+        self._following = True  # a style sheet changes the palette on its way
+        try:
+            self.setStyleSheet(
+                STYLE % {"quiet": shade % 175, "text": shade % 230, "rule": shade % 45}
+            )
+        finally:
+            self._following = False
+
+    def changeEvent(self, event: object) -> None:  # noqa: N802
+        """Follow a change of theme."""
+        super().changeEvent(event)
+        self.follow_theme()
+
+    def showEvent(self, event: object) -> None:  # noqa: N802
+        """Take the theme's colours once they are known."""
+        super().showEvent(event)
+        self.follow_theme()
+
+
+class DockFrame(Themed):
     """The sections of a dock in one scrolling column.
 
     Attributes
@@ -60,9 +96,9 @@ class DockFrame(QWidget):
         column.addWidget(self.subject)
         column.addWidget(self.action)
         column.addWidget(self.method)
-        column.addWidget(_rule())
+        column.addWidget(rule())
         column.addWidget(self.job)
-        column.addWidget(_rule())
+        column.addWidget(rule())
         column.addWidget(self.result, 1)
         column.addWidget(self.correct)
 
@@ -77,9 +113,6 @@ class DockFrame(QWidget):
         outer.addWidget(self.scroll, 1)
         outer.addWidget(self.out)  # what one does last must not have to be scrolled to
         self._foot = outer
-        # Else napari pads the dock with empty space instead of giving it to the table.
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
-        self._colour_of_text = ""
 
     def add_foot(self, widget: QWidget) -> None:
         """Put a line of the dock's own below everything."""
@@ -94,28 +127,10 @@ class DockFrame(QWidget):
         """Small: what does not fit is scrolled to."""
         return QSize(300, 160)
 
-    def follow_theme(self) -> None:
-        """Derive the few shades of our own from the theme's text colour."""
-        text = self.palette().color(QPalette.ColorRole.WindowText)
-        if text.name() == self._colour_of_text:
-            return
-        self._colour_of_text = text.name()
-        shade = f"rgba({text.red()}, {text.green()}, {text.blue()}, %d)"
-        self.setStyleSheet(STYLE % {"quiet": shade % 175, "text": shade % 230, "rule": shade % 45})
 
-    def changeEvent(self, event: object) -> None:  # noqa: N802
-        """Follow a change of theme."""
-        super().changeEvent(event)
-        self.follow_theme()
-
-    def showEvent(self, event: object) -> None:  # noqa: N802
-        """Take the theme's colours once they are known."""
-        super().showEvent(event)
-        self.follow_theme()
-
-
-def _rule() -> QFrame:
-    rule = QFrame()
-    rule.setObjectName("cellpath-rule")
-    rule.setFixedHeight(1)
-    return rule
+def rule() -> QFrame:
+    """A thin line between sections."""
+    line = QFrame()
+    line.setObjectName("cellpath-rule")
+    line.setFixedHeight(1)
+    return line

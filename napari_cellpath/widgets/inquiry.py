@@ -6,8 +6,6 @@ through the door, in which nothing waits.
 
 from __future__ import annotations
 
-import logging
-import threading
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,8 +23,6 @@ from napari_cellpath.widgets.door import Door
 from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.jobs import JobBook
 from napari_cellpath.widgets.method import Method
-
-log = logging.getLogger(__name__)
 
 CLICKS = 8  # so many new nuclei at once are asked for one by one, each with its own first answer
 
@@ -280,18 +276,7 @@ class Inquiry:
         def tell(error: CellpathError) -> None:
             self.told.emit("error", str(error))
 
-        def run() -> None:
-            try:
-                result = work()
-            except CellpathError as error:
-                self.door.call(failed or tell, error)
-            except Exception as error:
-                log.exception("Work in the background failed.")
-                self.door.call(failed or tell, CellpathError(f"That failed: {error}."))
-            else:
-                self.door.call(done, result)
-
-        threading.Thread(target=run, name="cellpath-dock", daemon=True).start()
+        self.door.fetch(work, done, failed or tell)
 
 
 def _weak_listener(inquiry: Inquiry) -> Callable[[str], None]:

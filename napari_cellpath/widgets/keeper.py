@@ -98,8 +98,8 @@ class Keeper:
 
     def watch(self, nuclei: NucleiLayer, source: Source | None) -> None:
         """Record a nuclei layer from now on, if what its image is is known."""
-        if source is None or not source.key or nuclei in self._recorders:
-            return
+        if source is None or not source.key or nuclei in self._known:
+            return  # another dock had it watched
         self._known[nuclei] = source
         if self.project is None and not len(nuclei):
             nuclei.happened.connect(self._on_first_gesture)

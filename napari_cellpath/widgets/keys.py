@@ -77,9 +77,12 @@ def _ignoring_layer(action: Callable[[], None]) -> Callable[[Layer], None]:
 class KeySheet(QDialog):
     """The shortcuts on one sheet, with the classes by name."""
 
+    TITLE = "Keys on the nuclei layer"
+    NOTE = "They work while a nuclei layer is the active layer."
+
     def __init__(self, classes: Sequence[str], parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.setWindowTitle("Keys on the nuclei layer")
+        self.setWindowTitle(self.TITLE)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(18, 16, 18, 16)
@@ -92,7 +95,7 @@ class KeySheet(QDialog):
             shown.setTextFormat(Qt.TextFormat.RichText)
             grid.addWidget(shown, row, 0)
             grid.addWidget(QLabel(does), row, 1)
-        note = QLabel("They work while a nuclei layer is the active layer.")
+        note = QLabel(self.NOTE)
         note.setEnabled(False)
         layout.addSpacing(6)
         layout.addWidget(note)
@@ -109,3 +112,28 @@ class KeySheet(QDialog):
             else:
                 lines.append((shortcut.shown, shortcut.does))
         return [*lines, ("Delete", "Forget the selected nuclei"), (SHEET_KEY, "This sheet")]
+
+
+class GalleryKeySheet(KeySheet):
+    """The keys of the review's gallery."""
+
+    TITLE = "Keys in the gallery"
+    NOTE = "They work while the gallery has the keyboard: click a tile."
+
+    @staticmethod
+    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+        """Key and meaning of everything the gallery listens to."""
+        return [
+            *((str(n), f"Selected ones are “{c}”") for n, c in _numbered(classes)),
+            ("0, Backspace", "Take the label of the selected ones back"),
+            ("Shift+A", "Agree with all calls on this page"),
+            ("Ctrl+Z, Ctrl+Shift+Z", "Take the last edit back; make it again"),
+            ("Enter", "Go to the place in the image"),
+            ("Arrows", "Walk; with Shift select"),
+            ("Page Up, Page Down", "Turn the page"),
+            ("Ctrl+A", "Select all"),
+        ]
+
+
+def _numbered(classes: Sequence[str]) -> list[tuple[int, str]]:
+    return list(enumerate(classes[:MOST_CLASSES], start=1))

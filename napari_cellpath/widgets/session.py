@@ -14,7 +14,7 @@ from napari.layers import Image, Labels, Layer, Points
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.backend.job import Backend
-from napari_cellpath.bridge import conventions, export
+from napari_cellpath.bridge import conventions, export, held
 from napari_cellpath.bridge.appearance import symbols
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.sources import Source
@@ -79,6 +79,7 @@ class NucleiSession:
         self.keeper = Keeper.of(self.viewer)
         self.keeper.enter()
         self._held: dict[Layer, NucleiLayer] = {}
+        self._holds: dict[Layer, held.Hold] = {}
         self._unbind: dict[Layer, Callable[[], None]] = {}
         self._closed = False
         self._actions = self._key_actions()
@@ -314,9 +315,9 @@ class NucleiSession:
 
     def _on_removed(self, event: Any) -> None:
         layer = event.value
-        for held, nuclei in list(self._held.items()):
-            if layer is held or layer is nuclei.image:
-                self._let_go(held)
+        for kept, nuclei in list(self._held.items()):
+            if layer is kept or layer is nuclei.image:
+                self._let_go(kept)
         if isinstance(layer, Image):
             self.inquiry.forget_image(layer)
             if layer is self.image:
@@ -347,17 +348,16 @@ class NucleiSession:
         image = conventions.image_of(layer, layers) or conventions.reunite(layer, layers)
         if image is None:
             return
-        taken = [uid for other in self._held.values() for uid in other.table.uids]
-        nuclei = NucleiLayer(layer, image, self._scheme(image), taken)
-        self._held[layer] = nuclei
+        hold = self._holds[layer] = held.take(layer, image, self._scheme(image))
+        nuclei = self._held[layer] = hold.nuclei
         self._unbind[layer] = keys.bind(layer, self._actions)
-        nuclei.scoring_requested.connect(lambda uids: self.inquiry.ask(nuclei, uids))
-        nuclei.answer_unwanted.connect(self.inquiry.forget)
-        nuclei.rows_changed.connect(lambda rows: self._on_rows(nuclei, rows))
-        nuclei.rows_added.connect(lambda: self._on_shape(nuclei, self.rows_added))
-        nuclei.rows_reset.connect(lambda: self._on_shape(nuclei, self.nuclei_changed))
-        nuclei.selection_changed.connect(lambda: self._on_selection(nuclei))
-        nuclei.notice.connect(lambda text: self.told.emit("warning", text))
+        hold.listen(nuclei.scoring_requested, lambda uids: self.inquiry.ask(nuclei, uids))
+        hold.listen(nuclei.answer_unwanted, self.inquiry.forget)
+        hold.listen(nuclei.rows_changed, lambda rows: self._on_rows(nuclei, rows))
+        hold.listen(nuclei.rows_added, lambda: self._on_shape(nuclei, self.rows_added))
+        hold.listen(nuclei.rows_reset, lambda: self._on_shape(nuclei, self.nuclei_changed))
+        hold.listen(nuclei.selection_changed, lambda: self._on_selection(nuclei))
+        hold.listen(nuclei.notice, lambda text: self.told.emit("warning", text))
         layer.events.mode.connect(self._on_mode)
         self.keeper.watch(nuclei, self.inquiry.latest_source(image))
 
@@ -365,8 +365,8 @@ class NucleiSession:
         nuclei = self._held.pop(layer)
         layer.events.mode.disconnect(self._on_mode)
         self._unbind.pop(layer)()
-        self.keeper.forget(nuclei)
-        nuclei.close()
+        if self._holds.pop(layer).release(asked=True):
+            self.keeper.forget(nuclei)
         self.inquiry.drop(nuclei)
         if self.nuclei is nuclei:
             self.nuclei = None

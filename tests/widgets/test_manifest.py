@@ -49,10 +49,11 @@ def test_finding_the_plugin_imports_no_torch_and_no_qt():
     assert done.returncode == 0, done.stderr
 
 
-def test_dock_imports_no_torch():
-    """Opening the dock imports no torch and no Dask into napari's own process."""
+@pytest.mark.parametrize("dock", ["nuclei", "review"])
+def test_dock_imports_no_torch(dock):
+    """Opening a dock imports no torch and no Dask into napari's own process."""
     code = (
-        "import sys; import napari_cellpath.widgets.nuclei;"
+        f"import sys; import napari_cellpath.widgets.{dock};"
         "bad = {'torch', 'distributed'} & set(sys.modules);"
         "sys.exit(str(bad) if bad else 0)"
     )

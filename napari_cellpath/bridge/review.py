@@ -1,0 +1,284 @@
+"""Layers as piles of items to review: what there is, what it is called, what a person says.
+
+A system takes part in the review by one class that fits `ReviewItems`, named in `PILES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from napari.layers import Image, Layer
+from numpy.typing import NDArray
+from psygnal import Signal, SignalInstance
+
+from napari_cellpath.bridge import conventions, held
+from napari_cellpath.bridge.columns import Scheme
+from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.core.doubt import ItemFacts, Rows, margins
+from napari_cellpath.core.vocabulary import CLASS_COLOURS, FLAG_WORDS, System
+from napari_cellpath.models import list_models
+
+FIELD_UM = 26.0  # shown round a cell, micrometres: nucleus and cytoplasm
+FIELD_PIXELS = 128  # where the size of a pixel is not known
+
+
+class ReviewItems(Protocol):
+    """Items of one layer, known by uid; rows are 0-based and may change with every reset."""
+
+    kind: str
+    """What several of them are called, e.g. ``nuclei``."""
+    layer: Layer
+    image: Image
+    changed: SignalInstance
+    """Facts of some rows changed."""
+    reset: SignalInstance
+    """Rows were added, removed or moved."""
+    selected: SignalInstance
+    """Another selection on the layer."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of their keys."""
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Colour of each class."""
+
+    @property
+    def threshold(self) -> float:
+        """Score above which an object is called abnormal."""
+
+    def __len__(self) -> int: ...
+
+    def facts(self) -> ItemFacts:
+        """All items as they are now."""
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(called, labelled) of each class: how many the model calls so, and a person."""
+
+    def features(self) -> NDArray[np.floating[Any]] | None:
+        """(n, d) features of the items for comparing neighbours, None if there are none."""
+
+    def rows(self, uids: Iterable[str]) -> Rows:
+        """Row of each uid, -1 where it is not here."""
+
+    def window(self, row: int, mpp: float | None) -> tuple[float, float, float]:
+        """Centre (row, col) and side of the square to show, level-0 pixels."""
+
+    def world(self, row: int) -> NDArray[np.float64]:
+        """Where the item lies in the viewer's world."""
+
+    def note(self, row: int) -> str:
+        """What speaks for care, in words; empty if nothing does."""
+
+    def label(self, uids: Sequence[str], label: str) -> None:
+        """Write a person's word on these, as one correction; empty takes it back."""
+
+    def see(self, uids: Sequence[str]) -> None:
+        """Note that a person has looked at these."""
+
+    def select(self, uids: Sequence[str]) -> None:
+        """Select these on the layer."""
+
+    def selection(self) -> list[str]:
+        """Uids selected on the layer."""
+
+    def readings(self) -> dict[str, dict[str, str]]:
+        """Blind readings: reader to uid to class."""
+
+    def record_reading(self, uids: Sequence[str], reader: str, label: str) -> None:
+        """Note a blind reading beside the label; empty takes it back."""
+
+    def close(self) -> bool:
+        """Let go of the layer; whether nobody else is at work on it."""
+
+
+class NucleiReview:
+    """The nuclei of one layer, through the controller that all docks share."""
+
+    kind = "nuclei"
+    reset = Signal()
+    """Nuclei were added, removed or reordered."""
+
+    def __init__(self, hold: held.Hold) -> None:
+        self._hold = hold
+        self.nuclei: NucleiLayer = hold.nuclei
+        self.layer, self.image = self.nuclei.layer, self.nuclei.image
+        self.changed = self.nuclei.rows_changed
+        self.selected = self.nuclei.selection_changed
+        self._vectors: dict[str, NDArray[np.floating[Any]]] = {}
+        hold.listen(self.nuclei.rows_added, self.reset.emit)
+        hold.listen(self.nuclei.rows_reset, self.reset.emit)
+
+    @classmethod
+    def of(cls, layer: Layer, layers: Iterable[Layer]) -> NucleiReview | None:
+        """The nuclei of a layer; None if it is none of ours or its image is not open."""
+        if not conventions.is_nuclei_layer(layer):
+            return None
+        image = conventions.image_of(layer, layers) or conventions.reunite(layer, layers)
+        if image is None:
+            return None
+        hold = held.join(layer) or held.take(layer, image, scheme_of(layer))
+        return cls(hold)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the model's classes."""
+        return self.nuclei.table.scheme.classes
+
+    @property
+    def colours(self) -> tuple[str, ...]:
+        """Colours of the model's classes."""
+        return self.nuclei.table.scheme.colours
+
+    @property
+    def threshold(self) -> float:
+        """Score above which a nucleus is called abnormal."""
+        return self.nuclei.table.scheme.threshold
+
+    def __len__(self) -> int:
+        return len(self.nuclei)
+
+    def facts(self) -> ItemFacts:
+        """All nuclei as they are now; columns are the controller's own, not to be written."""
+        table = self.nuclei.table
+        columns = table.features
+        return ItemFacts(
+            uid=table.uids, call=columns["call"], label=columns["correction"],
+            score=columns["score"], std=columns["std"], margin=self._margins(),
+            doubtful=table.doubtful & ~columns["stale"], stale=columns["stale"] | table.outside,
+            seen=columns["seen"], flagged=table.unlike | table.unassessable,
+        )  # fmt: skip
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(called, labelled) of each class: how many the model calls so, and a person."""
+        table, size = self.nuclei.table, len(self.classes)
+        called = np.bincount(table.call_code[table.call_code >= 0], minlength=size)
+        labelled = np.bincount(table.correction_code[table.correction_code >= 0], minlength=size)
+        return list(zip(called.tolist(), labelled.tolist(), strict=True))
+
+    def _margins(self) -> NDArray[np.float64]:
+        table = self.nuclei.table
+        scores, count = table.features["score"], len(table.scheme.classes)
+        if count < 3:
+            return margins(scores, table.scheme.threshold)
+        blank = (np.nan,) * count
+        calls = [table.calls.get(uid) for uid in table.uids]
+        per_class = [blank if c is None else c.probabilities for c in calls]
+        if any(len(p) != count for p in per_class):  # reopened: only the score was kept
+            return margins(scores, table.scheme.threshold)
+        return margins(scores, table.scheme.threshold, np.array(per_class).reshape(-1, count))
+
+    def features(self) -> NDArray[np.floating[Any]] | None:
+        """(n, d) features; NaN for nuclei that have none."""
+        if not self._vectors:
+            return None
+        size = len(next(iter(self._vectors.values())))
+        blank = np.full(size, np.nan)
+        return np.array([self._vectors.get(str(uid), blank) for uid in self.nuclei.table.uids])
+
+    def set_features(self, uids: Sequence[str], vectors: NDArray[np.floating[Any]]) -> None:
+        """Give features (len(uids), d) of the trunk of one network, to compare neighbours by."""
+        self._vectors = {str(u): v for u, v in zip(uids, np.asarray(vectors), strict=True)}
+
+    def rows(self, uids: Iterable[str]) -> Rows:
+        """Row of each uid, -1 where it is not here."""
+        uids = list(uids)
+        there = np.array([uid in self.nuclei.table for uid in uids], dtype=bool)
+        rows = np.full(len(uids), -1, dtype=np.intp)
+        rows[there] = self.nuclei.table.rows(uids)
+        return rows
+
+    def window(self, row: int, mpp: float | None) -> tuple[float, float, float]:
+        """Centre and side of the square to show, level-0 pixels."""
+        side = FIELD_PIXELS if mpp is None else FIELD_UM / mpp
+        at = self.nuclei.table.positions[row]
+        return float(at[0]), float(at[1]), side
+
+    def world(self, row: int) -> NDArray[np.float64]:
+        """Where the nucleus lies in the viewer's world."""
+        return np.asarray(self.layer.data_to_world(tuple(self.nuclei.table.positions[row])))
+
+    def note(self, row: int) -> str:
+        """The flags of the call, in words."""
+        flags = str(self.nuclei.table.features["flags"][row]).split()
+        return ", ".join(FLAG_WORDS.get(flag, flag) for flag in flags)
+
+    def label(self, uids: Sequence[str], label: str) -> None:
+        """Write a person's word on these nuclei; empty takes it back."""
+        self.nuclei.correct(uids, label)
+
+    def see(self, uids: Sequence[str]) -> None:
+        """Note that a person has looked at these nuclei."""
+        self.nuclei.see(uids)
+
+    def select(self, uids: Sequence[str]) -> None:
+        """Select these nuclei on the layer."""
+        self.nuclei.select(uids)
+
+    def selection(self) -> list[str]:
+        """Uids selected on the layer."""
+        return self.nuclei.selected()
+
+    def readings(self) -> dict[str, dict[str, str]]:
+        """Blind readings: reader to uid to class."""
+        found: dict[str, dict[str, str]] = {}
+        column = self.nuclei.table.features["readings"]
+        for row in np.flatnonzero(column != ""):
+            uid = str(self.nuclei.table.uids[row])
+            for reader, label in conventions.readings_of(column[row]).items():
+                found.setdefault(reader, {})[uid] = label
+        return found
+
+    def record_reading(self, uids: Sequence[str], reader: str, label: str) -> None:
+        """Note a blind reading beside the label; empty takes it back."""
+        table = self.nuclei.table
+        texts: dict[str, str] = {}
+        for row in table.rows(uids):
+            read = conventions.readings_of(table.features["readings"][row])
+            read.pop(reader, None)
+            if label:
+                read[reader] = label
+            texts[str(table.uids[row])] = conventions.readings_text(read)
+        self.nuclei.keep_readings(texts)
+
+    def close(self) -> bool:
+        """Let go of the controller; whether nobody else holds it."""
+        return self._hold.release()
+
+
+PILES = (NucleiReview.of,)
+"""What makes the items of a layer, or None: one for each kind of layer there is."""
+
+
+def items_of(layer: Layer, layers: Iterable[Layer]) -> ReviewItems | None:
+    """The items of a layer, None if there is nothing on it to review."""
+    layers = list(layers)
+    return next((items for make in PILES if (items := make(layer, layers)) is not None), None)
+
+
+def scheme_of(layer: Layer) -> Scheme:
+    """How the scores of a layer are read where no dock says so: as its model's folder says.
+
+    Without that model on this machine the classes are those that occur on the layer.
+    """
+    frame = layer.features
+    models = _words(frame.get("model", ()))
+    name = max(set(models), key=models.count).partition("@")[0] if models else ""
+    entry = next((e for e in list_models(System.DEEPPAP) if e.name == name), None)
+    if entry is not None:
+        info = entry.info
+        return Scheme(
+            model=name, classes=info.class_names, colours=tuple(c.colour for c in info.classes),
+            abnormal=tuple(c.abnormal for c in info.classes), threshold=info.threshold,
+            band=info.review_band,
+        )  # fmt: skip
+    classes = tuple(sorted({*_words(frame.get("call", ())), *_words(frame.get("correction", ()))}))
+    colours = tuple(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(classes)))
+    return Scheme(model=name, classes=classes, colours=colours, abnormal=(False,) * len(classes))
+
+
+def _words(values: Iterable[Any]) -> list[str]:
+    return [v for v in values if isinstance(v, str) and v]
