@@ -68,6 +68,10 @@ SQUARE = ((0, 0), (9, 0), (9, 9), (0, 9), (0, 0))
         (point(properties={"classification": 7}), "its class is not text"),
         (point(properties={"classification": {"name": "\ud800"}}), "its class is not text"),
         (point(properties={"name": 7}), "its name is not text"),
+        (point(id=["x"]), "its id is not text"),
+        (point(properties={"metadata": {"cellpath.call": []}}), "its call is not text"),
+        (point(properties={"metadata": {"cellpath.complete": "[", "cellpath.call": "a"},
+                           "classification": "Region*"}), "its rectangle are no list"),
         (point(properties={"cellpath": {"system": "nose"}}), "under 'cellpath' is damaged"),
         (point(properties={"cellpath": {"labels": [7]}}), "a name is not text"),
         (point(properties={"cellpath": {"readings": [7]}}), "under 'cellpath' is damaged"),
@@ -196,6 +200,10 @@ def test_which_image(tmp_path: Path) -> None:
     with pytest.raises(TableError, match="does not say to which image it belongs; say it"):
         read_file(file, [IMAGE, OTHER])
     assert read_file(file, [IMAGE, OTHER], image=OTHER).annotations[0].image == OTHER.key
+    odd = {"type": "FeatureCollection", "features": [], "cellpath": {"images": [{"key": []}]}}
+    file.write_text(json.dumps(odd))
+    with pytest.raises(TableError, match="does not say to which image it belongs"):
+        read_file(file, [IMAGE, OTHER])
     write_geojson(file, cells(3), IMAGE)
     with pytest.raises(TableError, match=r"made on pixels of 0\.25 um, b\.tif has pixels of 0\.5"):
         read_file(file, [IMAGE, OTHER], image=OTHER)
