@@ -208,6 +208,19 @@ def test_edits_of_other_programs_count(tmp_path: Path) -> None:
     assert got[1:3] + got[4:] == tuple(made[1:3] + made[4:])
 
 
+def test_measurements_as_older_qupath_lists_them(tmp_path: Path) -> None:
+    """Before 0.4 they were a list of names and values, whatever those are."""
+    made = Annotation("00000000000000aa", IMAGE.key, geometry=(1, 2),
+                      prediction=Prediction("abnormal", 0.75))  # fmt: skip
+    write_geojson(tmp_path / "a.geojson", [made], IMAGE)
+    content = json.loads((tmp_path / "a.geojson").read_text())["features"]
+    properties = content[0]["properties"]
+    del properties["cellpath"], properties["metadata"]
+    properties["measurements"] = [{"name": "score", "value": 0.75}, {"name": [], "value": None}, 7]
+    (got,) = read(tmp_path, content)
+    assert (got.uid, got.labels, got.prediction) == (made.uid, (), made.prediction)
+
+
 def test_qupath_s_identities_are_kept(tmp_path: Path) -> None:
     """What came from QuPath goes back under the UUID that it had there."""
     content = feature("Point", [4.5, 4.5], classification={"name": "normal"})

@@ -214,7 +214,7 @@ def _image(intake: Intake, facts: Any) -> ImageFacts:
     if intake.image is None and len(intake.images) > 1 and isinstance(facts, dict):
         entries = facts.get("images")
         if isinstance(entries, list) and len(entries) == 1 and isinstance(entries[0], dict):
-            keys = {entries[0].get("key"), entries[0].get("name")}
+            keys = (entries[0].get("key"), entries[0].get("name"))
             found = [i for i in intake.images if i.key in keys or i.name in keys]
             if len(found) == 1:
                 return found[0]
@@ -287,8 +287,9 @@ class _Reader:
         self, feature: dict[str, Any], properties: dict[str, Any], parts: Parts, what: str
     ) -> list[Annotation]:
         written = feature.get("id")
-        own_id = "" if written is None or written in _TYPES_AS_IDS else str(written)
-        text(own_id, f"{what}: its id")
+        own_id = str(written) if type(written) is int else text(written, f"{what}: its id")
+        if own_id in _TYPES_AS_IDS:
+            own_id = ""
         said = _classification(properties, what)
         metadata = properties.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
@@ -375,11 +376,11 @@ def _remembered(
     """The prediction of one of our objects that has been through QuPath."""
     written = properties.get("measurements")
     if isinstance(written, list):  # QuPath before 0.4
-        written = {m.get("name"): m.get("value") for m in written if isinstance(m, dict)}
+        written = {str(m.get("name")): m.get("value") for m in written if isinstance(m, dict)}
     numbers: dict[str, float] = {}
     for key, value in (written or {}).items() if isinstance(written, dict) else ():
         if type(value) in (int, float) and abs(value) < 1e15:  # QuPath measures NaN, too
-            numbers[str(key)] = value
+            numbers[key] = value
     call = text(metadata.get(_CALL), f"{what}: its call")
     if not call and "score" not in numbers:
         return None

@@ -48,7 +48,7 @@ from napari_cellpath.project.interchange.intake import (
 )
 from napari_cellpath.project.interchange.outlines import fill
 from napari_cellpath.project.interchange.trace import trace
-from napari_cellpath.slides.damage import human_bytes, reading
+from napari_cellpath.slides.damage import human_bytes, reading, unreadable
 from napari_cellpath.slides.pixel_size import stated_mpp
 
 MAX_PIXELS = 1 << 28
@@ -223,10 +223,12 @@ def _pixels(file: Path) -> tuple[NDArray[Any], float | None, str]:
                 f"({human_bytes(page.nbytes)}), too many for one label image; cut it into regions."
             )
         pixels = page.asarray()
+        if pixels.shape != page.shape or not pixels.size:  # without its data, a page reads as empty
+            raise unreadable(file.name, "its pixels are missing")
         x, y = page.get_resolution()
         mpp, _ = stated_mpp(page.description, (x, y), int(page.resolutionunit or 1))
         software = str(page.software)
-    if pixels.size and (pixels.min() < 0 or pixels.max() >= 1 << 32):
+    if pixels.min() < 0 or pixels.max() >= 1 << 32:
         raise TableError(f"{file.name} holds values below 0 or above 4294967295.")
     return pixels, mpp, software
 
