@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_cellpath.core.errors import UnknownNameError
 from napari_cellpath.core.vocabulary import Preset, System
+
+if TYPE_CHECKING:
+    from training.recipe import Recipe
 
 __all__ = ["evaluate", "reproduce", "run"]
 
@@ -24,7 +27,7 @@ def _check_system(system: str) -> None:
 
 def run(
     system: str,
-    recipe_path: Path | str,
+    recipe: Path | str | Recipe,
     out: Path | str,
     *,
     on_progress: Callable[[str], None] | None = None,
@@ -39,8 +42,8 @@ def run(
     ----------
     system
         ``deeppap``.
-    recipe_path
-        YAML file; see `training.recipe.Recipe`.
+    recipe
+        YAML file, or what was read from one; see `training.recipe.Recipe`.
     out
         Folder of this run.
     on_progress
@@ -68,7 +71,7 @@ def run(
     from training.deeppap_run import run_deeppap
 
     return run_deeppap(
-        recipe_path, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
+        recipe, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
         resume=resume, device=device,
     )  # fmt: skip
 

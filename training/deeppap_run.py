@@ -12,6 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,10 @@ from training import metrics as m
 from training.allocator import keep_freed_memory
 from training.budget import fit_to_budget, measure_speed
 from training.card import write_card
+from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, CellData, read_cells
 from training.deeppap import (
-    Cells,
     Rows,
     Trainer,
     mean_state,
@@ -54,7 +55,7 @@ HALF_PRECISION_TOLERANCE = 0.002
 
 
 def run_deeppap(
-    recipe_path: Path | str,
+    recipe: Path | str | Recipe,
     out: Path | str,
     *,
     on_progress: Say | None = None,
@@ -67,10 +68,18 @@ def run_deeppap(
     say = on_progress or (lambda _line: None)
     out = Path(out)
     keep_freed_memory()
-    recipe = read_recipe(recipe_path)
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe)
     _check_run(recipe, out, resume)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if recipe.finetune is not None:
+        from training.finetune import run_finetune
+
+        return run_finetune(
+            recipe, out, say=say, should_stop=should_stop, budget=budget, resume=resume,
+            device=device, opened=partial(_open_run, recipe, out),
+        )  # fmt: skip
     data = read_cells(recipe.data)
     if recipe.data.classes == 7 and len(data.fine_classes) != 7:
         raise RecipeError(
@@ -379,7 +388,7 @@ class _Run:
             licence="BSD-3-Clause (weights); the data have no stated terms, see card.md"
             if self.data.name == "herlev"
             else "",
-            versions=_versions(),
+            versions=versions(),
             training={
                 "recipe": r.model_dump(mode="json"),
                 "initial_weights": self.trainer.origin,
@@ -389,7 +398,8 @@ class _Run:
         )
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what comes out of a run."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
