@@ -1,7 +1,7 @@
 """Training: data folders, splits, recipes, the fit loop, evaluation, reports.
 
-Three entry points, `run`, `evaluate` and `reproduce`; the command line and the viewer call the
-same ones.
+Entry points: `run`, `finetune_recipe`, `estimate_seconds`, `evaluate` and `reproduce`; the
+command line and the viewer call the same ones.
 Importing this package imports no torch.
 """
 
@@ -17,7 +17,7 @@ from napari_cellpath.core.vocabulary import Preset, System
 if TYPE_CHECKING:
     from training.recipe import Recipe
 
-__all__ = ["evaluate", "reproduce", "run"]
+__all__ = ["estimate_seconds", "evaluate", "finetune_recipe", "reproduce", "run"]
 
 
 def _check_system(system: str) -> None:
@@ -74,6 +74,23 @@ def run(
         recipe, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
         resume=resume, device=device,
     )  # fmt: skip
+
+
+def finetune_recipe(
+    parent: str | Path, data: str | Path, preset: str = "fast", name: str | None = None
+) -> Recipe:
+    """The recipe of a fine-tuning preset; see `training.presets.finetune_recipe`."""
+    from training.presets import finetune_recipe as make
+
+    return make(parent, data, preset, name)
+
+
+def estimate_seconds(recipe: Path | str | Recipe) -> float:
+    """Seconds a run of a recipe takes on this machine's CPU; see `training.estimate`."""
+    from training.estimate import estimate_seconds as estimate
+    from training.recipe import Recipe, read_recipe
+
+    return estimate(recipe if isinstance(recipe, Recipe) else read_recipe(recipe))
 
 
 def evaluate(

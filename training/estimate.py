@@ -66,7 +66,7 @@ def finetune_plan(recipe: Recipe, network: DeepPapNetwork, sides: Sides) -> dict
             "final": recipe.epochs * (float(views.sum()) * speed.step + validation * speed.score),
             "validation cells": validation * looks * speed.score,
             "frozen cells": judged,
-            "frozen again": judged,
+            "frozen again cells": judged,
             "training cells": train * looks * speed.score,
         }
     else:
@@ -81,7 +81,8 @@ def finetune_plan(recipe: Recipe, network: DeepPapNetwork, sides: Sides) -> dict
         for number in range(trials):
             plan[f"head {number + 1} of {trials}"] = recipe.epochs * (steps * step + 0.03)
         plan["frozen cells"] = judged
-        plan["frozen again"] = 0.0 if pools(network.head) else judged
+        same = pools(network.head) or recipe.evaluation == "rotations"
+        plan["frozen again cells"] = 0.0 if same else judged
     return plan
 
 

@@ -44,6 +44,7 @@ from training.fit import StopCheck
 from training.progress import ProgressLog
 from training.provenance import image_hashes
 from training.recipe import Recipe
+from training.record import versions
 from training.report import Candidate, Frozen, compare
 from training.report_plots import draw_comparison
 from training.scoring import ScoredViews, score_cells
@@ -225,15 +226,20 @@ class _FineTuning:
         """Mean class probabilities of each row, (n, n_classes)."""
         if len(rows) == 0:
             return np.zeros((0, len(self.info.classes)))
-        same_trunk = trunk_hash(network) == self.cache.trunk
-        if same_trunk and (pools(network.head) or looked_at == "rotations"):
-            features = self._cells_features(self.cache, rows, looked_at, what)
+        if pools(network.head) or looked_at == "rotations":
+            features = self._cells_features(self._cache_of(network), rows, looked_at, what)
             return probabilities(network.head, features)
         return score_cells(
             network, self.sides.records(rows), looked_at=looked_at, seed=self.recipe.seed,
             should_stop=self.should_stop,
             on_progress=lambda done, of: self.log.write(f"{what} cells", done, of),
         )  # fmt: skip
+
+    def _cache_of(self, network: DeepPapNetwork) -> FeatureCache:
+        """The parent's features where the trunk is the parent's."""
+        if trunk_hash(network) == self.cache.trunk:
+            return self.cache
+        return FeatureCache(network, self.out / "features", self.should_stop)
 
     def _abnormal(self, given: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(given[:, [c.abnormal for c in self.info.classes]].sum(axis=1))
@@ -283,8 +289,7 @@ class _FineTuning:
     def _features(self, child: DeepPapNetwork, head_only: bool) -> dict[str, NDArray[Any]]:
         """What the child carries: its new cells and, where the trunk is the same, the parent's."""
         rows = self.sides.train
-        cache = self.cache if head_only else FeatureCache(child, None, self.should_stop)
-        features = self._cells_features(cache, rows, "rotations", "training")
+        features = self._cells_features(self._cache_of(child), rows, "rotations", "training")
         targets = self.sides.targets[rows].tolist()
         own = shipped_features(features, targets, targets, self.sides.groups(rows))
         return own if self.shipped is None or not head_only else merged_features(self.shipped, own)
@@ -303,8 +308,6 @@ class _FineTuning:
         report: dict[str, Any],
         learnt: dict[str, Any],
     ) -> ModelInfo:
-        from training.deeppap_run import versions
-
         data, sides = self.sides.data, self.sides
         learning = np.concatenate([sides.train, sides.validation])
         images = set(image_hashes(sides.records(learning))) | set(self.info.data.get("images", ()))

@@ -21,8 +21,8 @@ from napari_cellpath.core.vocabulary import Border, Preset
 from napari_cellpath.slides.windows import image_shape
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.predict import window_tensor
-from napari_cellpath.systems.deeppap.presets import CROPS, view_batches
-from napari_cellpath.systems.deeppap.views import ten_crops, views
+from napari_cellpath.systems.deeppap.presets import view_batches
+from napari_cellpath.systems.deeppap.views import CROP, VIEW, ten_crops, views
 from training.datasets import CellRecord
 
 ScoredViews = Literal["fast", "rotations", "balanced", "paper"]
@@ -30,7 +30,6 @@ ScoredViews = Literal["fast", "rotations", "balanced", "paper"]
 
 BATCH = 50
 VIEWS_AT_ONCE = 10
-_CENTRE_CROPS = (4, 9)
 
 
 def jittered_centre(record: CellRecord, jitter: int, seed: int) -> tuple[float, float]:
@@ -48,6 +47,14 @@ def jittered_centre(record: CellRecord, jitter: int, seed: int) -> tuple[float, 
         float(np.clip(record.row + down, 0, height - 1)),
         float(np.clip(record.col + right, 0, width - 1)),
     )
+
+
+def _centre_crops(images: Tensor) -> Tensor:
+    """Of `ten_crops` the fifth (centre) of every view, and of every second its mirror, (n, ...)."""
+    low = round((VIEW - CROP) / 2)
+    crops = images[..., low : low + CROP, low : low + CROP].clone()
+    crops[1::2] = images[1::2].flip(-1)[..., low : low + CROP, low : low + CROP]
+    return crops
 
 
 def crops_of_cell(
@@ -72,10 +79,8 @@ def crops_of_cell(
     specs = [spec for batch in view_batches(preset, generator_for(seed, *centre)) for spec in batch]
     for start in range(0, len(specs), VIEWS_AT_ONCE):
         some = specs[start : start + VIEWS_AT_ONCE]
-        crops = ten_crops(network.normalise(views(window, some).to(device)))
-        if looked_at == "rotations":
-            of_view = crops.unflatten(0, (-1, CROPS))
-            crops = torch.stack([of_view[k, _CENTRE_CROPS[k % 2]] for k in range(len(some))])
+        seen = network.normalise(views(window, some).to(device))
+        crops = _centre_crops(seen) if looked_at == "rotations" else ten_crops(seen)
         for piece in crops.split(BATCH):
             yield piece.contiguous(memory_format=torch.channels_last)
 
