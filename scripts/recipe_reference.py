@@ -41,6 +41,12 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         annotation: Any = field.annotation
+        for part in typing.get_args(annotation):  # a section that may be left out
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found.append(
+                    f"| `{prefix}{name}` | section or null | `null` | {field.description} |"
+                )
+                annotation = part
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found += rows(annotation, f"{prefix}{name}.")
             continue

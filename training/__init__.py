@@ -1,7 +1,7 @@
 """Training: data folders, splits, recipes, the fit loop, evaluation, reports.
 
-Three entry points, `run`, `evaluate` and `reproduce`; the command line and the viewer call the
-same ones.
+Entry points: `run`, `finetune_recipe`, `estimate_seconds`, `evaluate` and `reproduce`; the
+command line and the viewer call the same ones.
 Importing this package imports no torch.
 """
 
@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_cellpath.core.errors import UnknownNameError
 from napari_cellpath.core.vocabulary import Preset, System
 
-__all__ = ["evaluate", "reproduce", "run"]
+if TYPE_CHECKING:
+    from training.recipe import Recipe
+
+__all__ = ["estimate_seconds", "evaluate", "finetune_recipe", "reproduce", "run"]
 
 
 def _check_system(system: str) -> None:
@@ -24,7 +27,7 @@ def _check_system(system: str) -> None:
 
 def run(
     system: str,
-    recipe_path: Path | str,
+    recipe: Path | str | Recipe,
     out: Path | str,
     *,
     on_progress: Callable[[str], None] | None = None,
@@ -39,8 +42,8 @@ def run(
     ----------
     system
         ``deeppap``.
-    recipe_path
-        YAML file; see `training.recipe.Recipe`.
+    recipe
+        YAML file, or what was read from one; see `training.recipe.Recipe`.
     out
         Folder of this run.
     on_progress
@@ -68,9 +71,26 @@ def run(
     from training.deeppap_run import run_deeppap
 
     return run_deeppap(
-        recipe_path, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
+        recipe, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
         resume=resume, device=device,
     )  # fmt: skip
+
+
+def finetune_recipe(
+    parent: str | Path, data: str | Path, preset: str = "fast", name: str | None = None
+) -> Recipe:
+    """The recipe of a fine-tuning preset; see `training.presets.finetune_recipe`."""
+    from training.presets import finetune_recipe as make
+
+    return make(parent, data, preset, name)
+
+
+def estimate_seconds(recipe: Path | str | Recipe) -> float:
+    """Seconds a run of a recipe takes on this machine's CPU; see `training.estimate`."""
+    from training.estimate import estimate_seconds as estimate
+    from training.recipe import Recipe, read_recipe
+
+    return estimate(recipe if isinstance(recipe, Recipe) else read_recipe(recipe))
 
 
 def evaluate(

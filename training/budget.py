@@ -114,3 +114,11 @@ def fit_to_budget(
     if recipe.fold_epochs:
         fewer["fold_epochs"] = max(_LEAST_EPOCHS, int(recipe.fold_epochs * share))
     return recipe.model_copy(update=fewer)
+
+
+def stages(recipe: Recipe, speed: Speed, views: NDArray[np.int64]) -> dict[str, float]:
+    """Seconds of training of each fold and of the final model, by name, for the progress file."""
+    images = float(views.sum()) * speed.step
+    a_fold = (recipe.fold_epochs or recipe.epochs) * images * (1 - 1 / recipe.split.folds)
+    plan = {f"fold {i + 1}": a_fold for i in range(recipe.split.run_folds)}
+    return plan | {"final": recipe.epochs * images}

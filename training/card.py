@@ -103,3 +103,55 @@ def _section(title: str, measured: dict[str, Any]) -> list[str]:
 def _span(report: dict[str, Any], key: str) -> str:
     low, high = report[f"{key}_interval"]
     return f"({low} to {high})"
+
+
+def write_child_card(info: ModelInfo, report: dict[str, Any]) -> str:
+    """Markdown card of a fine-tuned model, from ``model.json`` and the report beside its parent."""
+    facts, gate = info.data, report["gate"]
+    settings = info.training["recipe"]["finetune"]
+    how = "its head alone" if settings["method"] == "head" else "every layer"
+    lines = [
+        f"# {info.name}",
+        "",
+        f"**{RESEARCH_ONLY}**",
+        "",
+        f"Scores one cervical cell from a coarse nucleus centre: {', '.join(info.class_names)}. "
+        f"Fine-tuned ({how}) from {info.parent} on {facts['trained_on_cells']} cells of "
+        f"'{facts['name']}'. What holds for the parent holds for it too: see the parent's card.",
+        "",
+        "## Beside the parent",
+        "",
+        gate["why"],
+        "" if gate["passed"] else "**It is not to be made a default.**",
+        "",
+    ]
+    if "models" in report:
+        lines += [
+            f"On {report['n']} cells of {report['groups']} slides that neither was trained on; "
+            f"views: {report['views']}.",
+            "",
+            "| | accuracy (95 %) | AUC (95 %) | sensitivity | specificity | Brier | ECE |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name, measured in report["models"].items():
+            lines.append(
+                f"| {name} | {measured['accuracy']} {_span(measured, 'accuracy')} | "
+                f"{measured['auc']} {_span(measured, 'auc')} | {measured['sensitivity']} | "
+                f"{measured['specificity']} | {measured['brier']} | "
+                f"{measured['calibration_error']} |"
+            )
+        gain = report["paired"]["accuracy"]
+        lines += [
+            "",
+            f"Gain in accuracy {gain['gain']} ({gain['interval'][0]} to {gain['interval'][1]}), "
+            f"both models on the same draws of {report['paired']['resampled']}.",
+            "",
+        ]
+    lines += [
+        "## Threshold and calibration",
+        "",
+        f"Calls are made at a threshold of {info.threshold:g} ({report['threshold']}). "
+        f"{report['calibration']}",
+        "",
+    ]
+    return "\n".join(lines)

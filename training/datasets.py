@@ -1,8 +1,9 @@
 """Labelled cells from a data folder: where the image is, where the nucleus, which class.
 
-Two layouts. ``herlev``: ``labels.csv`` with the columns file, class_id, slide_group, nucleus_x
-and nucleus_y. ``folders``: one folder of images a class beside ``points.csv`` with the columns
-file, row, col and, if known, group; a folder whose name begins with "normal" is normal.
+Two layouts of folders; those of a project are read by `training.project_data`.
+``herlev``: ``labels.csv`` with the columns file, class_id, slide_group, nucleus_x and nucleus_y.
+``folders``: one folder of images a class beside ``points.csv`` with the columns file, row, col
+and, if known, group; a folder whose name begins with "normal" is normal.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ import csv
 import hashlib
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import MissingFileError, RecipeError, TableError
 from napari_cellpath.core.vocabulary import CLASS_COLOURS
 from napari_cellpath.models import ClassInfo
 from napari_cellpath.samples.data import data_folder, herlev
+from napari_cellpath.systems.deeppap.presets import WINDOW
 from training.recipe import Data
 
 HERLEV_CLASSES = (
@@ -53,7 +56,8 @@ class CellRecord:
 
     ``fine_class`` counts from 0 in the data's own class list; ``row``, ``col`` are a napari
     point; ``group`` is the slide. ``features`` may be empty.
-    ``mask`` is an image of the same size: 1 cytoplasm, 2 nucleus.
+    ``mask`` is an image of the same size: 1 cytoplasm, 2 nucleus. ``half`` is half the side of
+    the window a model looks at, in pixels of the image. ``uid`` is the object's in a project.
     """
 
     image: Path
@@ -64,11 +68,13 @@ class CellRecord:
     group: str
     features: tuple[float, ...] = ()
     mask: Path | None = None
+    half: int = WINDOW // 2
+    uid: str = ""
 
 
 @dataclass(frozen=True, eq=False)
 class CellData:
-    """Cells of one data folder."""
+    """Cells of one data folder or project; ``parts`` is a project's split, by group."""
 
     name: str
     folder: Path
@@ -77,6 +83,7 @@ class CellData:
     mpp: float | None
     note: str
     sha256: str
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
     @property
     def groups(self) -> list[str]:
@@ -136,8 +143,10 @@ def read_cells(data: Data) -> CellData:
     TableError
         The table lacks a column or holds a value that is no number.
     RecipeError
-        No images, or a class nobody knows.
+        No images, a class nobody knows, or a project (whose classes are a parent model's).
     """
+    if data.layout == "project":
+        raise RecipeError("data.layout is 'project'; give the parent model in 'finetune' too.")
     folder = find_folder(data.folder)
     return _read_herlev(folder) if data.layout == "herlev" else _read_folders(folder)
 

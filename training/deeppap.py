@@ -11,61 +11,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_cellpath.core.errors import RecipeError
-from napari_cellpath.core.requests import FileImage
-from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.views import VIEW
-from training.augment import cut_window, random_crops, random_views
+from training.augment import random_crops, random_views
+from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import CellData
 from training.deeppap_network import TrainingNetwork, class_weights
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric, step_factor
 from training.initial import build_network
+from training.progress import ProgressLog
 from training.recipe import Recipe
 
 Rows = NDArray[np.intp]
 HUGE_LOSS = 1e4
-
-
-@dataclass(eq=False)
-class Cells:
-    """Everything training looks at, in memory: uint8 windows, targets, features."""
-
-    windows: Tensor
-    backgrounds: Tensor
-    targets: Tensor
-    fine: Tensor
-    features: Tensor
-    n_fine: int
-    has_masks: bool
-
-    @classmethod
-    def load(cls, data: CellData, n_classes: int) -> Cells:
-        """Read every image once and cut the window of its cell."""
-        windows = []
-        for record in data.records:
-            source = FileImage(str(record.image))
-            image = read(source, 0, 0, *image_shape(source))
-            mask = None if record.mask is None else np.asarray(Image.open(record.mask))
-            windows.append(cut_window(image, (record.row, record.col), mask=mask))
-        fine = torch.from_numpy(data.labels.astype(np.int64))
-        targets = torch.from_numpy(data.abnormal.astype(np.int64)) if n_classes == 2 else fine
-        return cls(
-            windows=torch.from_numpy(np.stack([w.pixels for w in windows])),
-            backgrounds=torch.from_numpy(np.stack([w.background for w in windows])),
-            targets=targets,
-            fine=fine,
-            features=torch.from_numpy(data.features()),
-            n_fine=len(data.fine_classes),
-            has_masks=all(r.mask is not None for r in data.records),
-        )
 
 
 def views_of_cells(recipe: Recipe, data: CellData) -> NDArray[np.int64]:
@@ -117,6 +82,8 @@ class Trainer:
         Takes one line of text an epoch.
     should_stop
         Asked before every step.
+    log
+        Takes a line an epoch too, for whoever watches the run.
     """
 
     recipe: Recipe
@@ -126,13 +93,25 @@ class Trainer:
     precision: str = "32-true"
     say: Callable[[str], None] = print
     should_stop: StopCheck | None = None
+    log: ProgressLog = field(default_factory=ProgressLog)
     origin: str = field(default="", init=False)
     seconds_per_epoch: list[float] = field(default_factory=list, init=False)
+
+    @property
+    def n_classes(self) -> int:
+        """Outputs of the network."""
+        return self.recipe.data.classes
+
+    def further_loss(
+        self, _module: TrainingNetwork, _crops: Tensor, _logits: Tensor, _rng: torch.Generator
+    ) -> Tensor | float:
+        """What else counts beside the labels; fine-tuning adds staying near the parent."""
+        return 0.0
 
     def start(self, rows: Rows, seed: int) -> TrainingNetwork:
         """Build the network with its initial weights, seeded."""
         torch.manual_seed(seed)
-        network, self.origin = build_network(self.recipe.network, self.recipe.data.classes)
+        network, self.origin = build_network(self.recipe.network, self.n_classes)
         for layer in list(network.trunk.children())[: self.recipe.network.frozen_layers]:
             layer.requires_grad_(False)
         if self.recipe.network.mean_image:
@@ -225,6 +204,8 @@ class Trainer:
                 f"{name}: epoch {metrics['epoch'] + 1} of {epochs}, "
                 f"loss {metrics['loss']:.4f}{extra}, {metrics['seconds']:.0f} s"
             )
+            validation = {k: v for k, v in metrics.items() if k.startswith("validation")}
+            self.log.write(name, metrics["epoch"] + 1, epochs, metrics["loss"], validation)
 
         run = Fit(
             fabric=fabric,
@@ -296,7 +277,7 @@ class Trainer:
     ) -> Callable[[nn.Module, Tensor], Tensor]:
         """Cross-entropy of the classes, and the auxiliary losses; draws its own views."""
         r, cells = self.recipe, self.cells
-        weights = class_weights(cells.targets[rows], r.data.classes, r.balance).to(device)
+        weights = class_weights(cells.targets[rows], self.n_classes, r.balance).to(device)
         weight_of_classes = self._weight_of_classes()
 
         def loss(module: nn.Module, batch: Tensor) -> Tensor:
@@ -310,6 +291,7 @@ class Trainer:
                 logits, cells.targets[batch].to(device),
                 weight=weights, label_smoothing=r.label_smoothing,
             )  # fmt: skip
+            total = total + self.further_loss(module, crops, logits, generator)  # type: ignore[arg-type]
             if fine.shape[1]:
                 total = total + weight_of_classes * F.cross_entropy(
                     fine, cells.fine[batch].to(device), label_smoothing=r.label_smoothing

@@ -12,7 +12,7 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,40 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from napari_cellpath.core.errors import OutputError, RecipeError
-from napari_cellpath.core.vocabulary import Border, System
-from napari_cellpath.models import ClassInfo, ModelInfo, save_model
+from napari_cellpath.core.vocabulary import Border
+from napari_cellpath.models import Calibration, ClassInfo, save_model
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
 from training.allocator import keep_freed_memory
-from training.budget import fit_to_budget, measure_speed
+from training.budget import fit_to_budget, measure_speed, stages
+from training.calibration import fit_calibration
 from training.card import write_card
+from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, CellData, read_cells
 from training.deeppap import (
-    Cells,
     Rows,
     Trainer,
     mean_state,
     network_arrays,
     views_of_cells,
 )
-from training.domain import domain_of_cells
 from training.fit import Metrics, StopCheck
+from training.progress import ProgressLog
 from training.recipe import Recipe, check_recipe, read_recipe, write_recipe
+from training.record import model_info, trained_rows
 from training.scoring import score_cells
 from training.splits import SplitPlan, make_split
+from training.trunk_features import FeatureCache, shipped_features
 
 Say = Callable[[str], None]
-_PACKAGES = ("napari-cellpath", "torch", "torchvision", "lightning", "numpy", "safetensors")
 OTHER_BORDERS = (Border.REFLECT, Border.BACKGROUND)
 """Looked at beside zero: the black of a tight crop must not be what decides (papers.md 1.13)."""
 HALF_PRECISION_TOLERANCE = 0.002
 
 
 def run_deeppap(
-    recipe_path: Path | str,
+    recipe: Path | str | Recipe,
     out: Path | str,
     *,
     on_progress: Say | None = None,
@@ -67,10 +69,18 @@ def run_deeppap(
     say = on_progress or (lambda _line: None)
     out = Path(out)
     keep_freed_memory()
-    recipe = read_recipe(recipe_path)
+    if not isinstance(recipe, Recipe):
+        recipe = read_recipe(recipe)
     _check_run(recipe, out, resume)
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
+    if recipe.finetune is not None:
+        from training.finetune import run_finetune
+
+        return run_finetune(
+            recipe, out, say=say, should_stop=should_stop, budget=budget, resume=resume,
+            device=device, opened=partial(_open_run, recipe, out),
+        )  # fmt: skip
     data = read_cells(recipe.data)
     if recipe.data.classes == 7 and len(data.fine_classes) != 7:
         raise RecipeError(
@@ -91,9 +101,9 @@ def run_deeppap(
     )
     cells = Cells.load(data, recipe.data.classes)
     trainer = Trainer(recipe, data, cells, device, say=say, should_stop=should_stop)
+    speed = measure_speed(trainer, split.development)
     seconds = budget if budget is not None else recipe.budget_seconds
     if seconds is not None and not (out / "used.json").is_file():
-        speed = measure_speed(trainer, split.development)
         recipe = fit_to_budget(
             recipe,
             seconds,
@@ -109,6 +119,8 @@ def run_deeppap(
     write_whole(out / "used.json", recipe.model_dump_json(indent=1).encode())
     recipe = check_recipe(json.loads((out / "used.json").read_text()), str(out / "used.json"))
     trainer.recipe = recipe
+    views = views_of_cells(recipe, data)[split.development]
+    trainer.log = ProgressLog(out, stages(recipe, speed, views))
     return _Run(recipe, data, split, trainer, out, say, should_stop, resume).go()
 
 
@@ -159,10 +171,16 @@ class _Run:
         measured: dict[str, Any] = {
             k: v for k, v in (("out_of_fold", validation), ("reserve", reserve)) if v
         }
-        info = self._info(threshold, measured, history)
+        info = model_info(
+            self.recipe, self.data, self.split, self._classes(), threshold=threshold,
+            calibration=self._calibration(out_of_fold), measured=measured, history=history,
+            initial_weights=self.trainer.origin,
+        )  # fmt: skip
         written = save_model(
-            folder, info, network_arrays(network, half), write_card(info, self.data)
-        )
+            folder, info, network_arrays(network, half), write_card(info, self.data),
+            self._features(network),
+        )  # fmt: skip
+        self.trainer.log.write("done")
         record = {
             "model": written.name,
             "sha256": written.sha256,
@@ -330,70 +348,26 @@ class _Run:
             )
         return report
 
-    def _info(
-        self, threshold: float, measured: dict[str, Any], history: list[Metrics]
-    ) -> ModelInfo:
-        r, groups = self.recipe, self.data.groups
-        by_cell = r.split.mode == "cell"
+    def _features(self, network: DeepPapNetwork) -> dict[str, NDArray[Any]]:
+        """What the model carries of its training cells, for fine-tuning elsewhere."""
+        rows = trained_rows(self.recipe, self.split)
+        cache = FeatureCache(network, self.out / "features", self.should_stop)
+        records = [self.data.records[int(i)] for i in rows]
+        fine = self.data.labels[rows].tolist()
+        abnormal = self.data.abnormal[rows].astype(int).tolist()
+        targets = abnormal if self.recipe.data.classes == 2 else fine
+        return shipped_features(cache.of(records), targets, fine, [r.group for r in records])
 
-        def names(rows: Rows) -> tuple[str, ...]:
-            if by_cell:
-                return tuple(sorted(self.data.records[int(i)].image.name for i in rows))
-            return tuple(sorted({groups[int(i)] for i in rows}))
-
-        held_back = self.split.folds[0] if r.keep == "best" else np.array([], dtype=np.intp)
-        trained = self.split.training(0) if r.keep == "best" else self.split.development
-        arguments = dict(r.network.arguments)
-        if r.network.mean_image:
-            arguments["mean"] = "image"
-        return ModelInfo(
-            name=r.name,
-            system=System.DEEPPAP,
-            architecture=r.network.backbone,
-            arguments=arguments,
-            classes=self._classes(),
-            input={
-                "patch": 128,
-                "view": 256,
-                "crop": 227,
-                "colour": "RGB 0..255",
-                "domain": domain_of_cells(
-                    [self.data.records[int(i)] for i in trained], self.data.mpp
-                ),
-            },
-            mpp=self.data.mpp,
-            threshold=threshold,
-            data={
-                "name": self.data.name,
-                "sha256": self.data.sha256,
-                "cells": len(self.data.records),
-                "groups": len(set(groups)),
-                "trained_on_cells": len(trained),
-                "split_by": r.split.mode,
-                "validation": names(held_back),
-                "trained_on": names(trained),
-                "note": self.data.note,
-            },
-            reserve=names(self.split.reserve),
-            seed=r.seed,
-            licence="BSD-3-Clause (weights); the data have no stated terms, see card.md"
-            if self.data.name == "herlev"
-            else "",
-            versions=_versions(),
-            training={
-                "recipe": r.model_dump(mode="json"),
-                "initial_weights": self.trainer.origin,
-                "loss_by_epoch": [round(h["loss"], 4) for h in history],
-            },
-            metrics=measured,
-        )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    def _calibration(self, pooled: dict[str, NDArray[Any]]) -> Calibration | None:
+        """Fitted to out-of-fold scores: each cell scored by a model that saw none of its fold."""
+        if not pooled:
+            self.say("Not calibrated: no folds were trained for validation.")
+            return None
+        rows = pooled["rows"].astype(np.intp)
+        groups = self.data.groups
+        found, why = fit_calibration(
+            self.data.abnormal[rows], pooled["as_marked"], [groups[int(i)] for i in rows],
+            f"the validation folds of {self.data.name}",
+        )  # fmt: skip
+        self.say(why)
+        return found

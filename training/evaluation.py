@@ -1,30 +1,35 @@
 """Measure a model folder on labelled cells that it was not trained on.
 
 Which cells those are is read from ``model.json``, which lists the slide groups it was trained
-on, validated on, and its reserve.
+on, validated on, and its reserve; and, by content, the images it was trained or chosen on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from napari_cellpath.core.annotations import Part as AnnotationPart
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import ModelInfo, find_model
 from napari_cellpath.systems.deeppap.predict import load_network
 from training import metrics as m
+from training.calibration import calibrated
 from training.checkpoint import write_whole
 from training.datasets import CellData, read_cells
+from training.finetune_data import targets_of
+from training.project_data import is_project, read_project
+from training.provenance import named, refuse_seen, seen_by_content, seen_by_name
 from training.recipe import Data
 from training.scoring import score_cells
 
-Part = Literal["reserve", "validation", "held-out", "all"]
+Part = Literal["reserve", "validation", "frozen", "held-out", "all"]
 
 
 def evaluate_deeppap(
@@ -51,13 +56,14 @@ def evaluate_deeppap(
     model
         Name or folder.
     data
-        Folder, in the layout ``layout``.
+        Folder, in the layout ``layout``, or a project (``NAME.cellpath``).
     out
         Report to write (JSON), or None.
     preset, border, jitter, seed
         How cells are looked at; ``jitter`` moves centres by up to so many pixels.
     part
-        None: the whole folder, which must hold nothing the model was trained or chosen on.
+        None: the whole folder, which must hold nothing the model was trained or chosen on; of a
+        project its frozen part, of which the same holds. ``frozen``: that part of a project.
         ``held-out``: what it was neither trained nor chosen on; the report names what was left
         out. ``reserve``, ``validation``: that part. ``all``: also what it was trained on; the
         report then says so.
@@ -83,7 +89,11 @@ def evaluate_deeppap(
     entry = find_model(model, System.DEEPPAP)
     if Preset(preset) is Preset.ADAPTIVE:
         raise RecipeError("Evaluation needs a fixed number of views: fast, balanced or paper.")
-    cells = read_cells(Data(layout=layout, folder=str(data), classes=2))
+    if is_project(data):
+        cells = read_project(data, entry.info.classes, entry.info.mpp)
+        part = part or "frozen"
+    else:
+        cells = read_cells(Data(layout=layout, folder=str(data), classes=2))
     chosen, trained_on = choose_cells(entry.info, cells, part, groups)
     network, info = load_network(entry.folder)
     if device == "auto":
@@ -113,11 +123,18 @@ def evaluate_deeppap(
             classes=[cells.fine_classes[r.fine_class].name for r in records],
         ),
     }  # fmt: skip
+    if info.calibration is not None:
+        better = calibrated(info.calibration, scores)
+        truth = np.array([r.abnormal for r in records])
+        report["calibrated"] = {
+            "brier": round(m.brier(truth, better), 4),
+            "calibration_error": round(m.calibration_error(truth, better), 4),
+        }
     if len(info.classes) > 2 and len(info.classes) == len(cells.fine_classes):
         called = probabilities.argmax(axis=1)
-        truth = [r.fine_class for r in records]
+        truth = targets_of(cells, info)[chosen]
         report["confusion"] = m.confusion(truth, called, len(info.classes)).tolist()
-        report["class_accuracy"] = round(float(np.mean(called == np.array(truth))), 4)
+        report["class_accuracy"] = round(float(np.mean(called == truth)), 4)
     if out is not None:
         write_whole(Path(out), json.dumps(report, indent=1).encode())
     return report
@@ -137,7 +154,8 @@ def choose_cells(
 
     ``model.json`` lists the slide groups (or, split by cell, the images) of the training, the
     validation and the reserve. They are known by name within data of the same name, so a
-    shortened or enlarged copy of the training data is not taken for new data.
+    shortened or enlarged copy of the training data is not taken for new data; and images are
+    known by content, under whatever name.
 
     Raises
     ------
@@ -145,45 +163,38 @@ def choose_cells(
         Cells asked for by ``groups`` or by default were trained on, or nothing is left.
     """
     by_cell = info.data.get("split_by") == "cell"
-    same_data = bool(info.data) and (
-        info.data.get("name") == cells.name or info.data.get("sha256") == cells.sha256
-    )
     keys = [r.image.name if by_cell else r.group for r in cells.records]
-    trained = set(info.data.get("trained_on", ())) if same_data else set()
+    seen = set(seen_by_content(info, cells.records)) | set(seen_by_name(info, cells))
     reserve, validation = set(info.reserve), set(info.data.get("validation", ()))
-    if same_data and not trained:  # an older or foreign model: what it names is all we know
-        trained = set(keys) - reserve - validation
 
-    def belongs(key: str) -> bool:
+    def belongs(row: int) -> bool:
+        if part == "frozen":
+            return cells.parts.get(cells.records[row].group) is AnnotationPart.FROZEN
         if part == "reserve":
-            return key in reserve
+            return keys[row] in reserve and row not in seen
         if part == "validation":
-            return key in validation
-        return part in ("all", None) or key not in trained | validation
+            return keys[row] in validation
+        return part in ("all", None) or row not in seen
 
     wanted = None if groups is None else set(groups)
     in_groups = [i for i, r in enumerate(cells.records) if wanted is None or r.group in wanted]
     if part is None or (wanted is not None and part != "all"):
-        refused = trained | (validation if part is None else set())
-        seen = [i for i in in_groups if keys[i] in refused]
-        if seen:
+        refused = [
+            i for i in in_groups if i in seen and (part is None or keys[i] not in validation)
+        ]
+        if refused:
             raise RecipeError(
-                f"{len(seen)} of {len(in_groups)} cells of '{cells.name}' were in the training of "
-                f"{info.name} ({_named(keys[i] for i in seen)}); a measurement on them would "
+                f"{len(refused)} of {len(in_groups)} cells of '{cells.name}' were in the training "
+                f"of {info.name} ({named(keys[i] for i in refused)}); a measurement on them would "
                 "flatter the model. Measure on its other cells with --part held-out, or on all "
                 "with --part all, which the report will say."
             )
-    rows = [i for i in in_groups if belongs(keys[i])]
+    rows = [i for i in in_groups if belongs(i)]
     if not rows:
         raise RecipeError(
             f"{cells.folder} holds no cells that {info.name} was not trained on (--part "
             f"{part}). Use other data, or --part all, which the report will say."
         )
-    return rows, any(keys[i] in trained for i in rows)
-
-
-def _named(keys: Iterable[str], most: int = 5) -> str:
-    """The first few of some groups or images, and how many more there are."""
-    names = sorted(set(keys))
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    if part == "frozen":
+        refuse_seen(info, cells, rows, f"the frozen part of '{cells.name}'")
+    return rows, any(i in seen and keys[i] not in validation for i in rows)

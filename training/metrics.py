@@ -13,6 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Values = NDArray[np.float64]
 
+BINS = 15
+"""Equally wide bins of the expected calibration error."""
+LEAST_GROUPS = 8
+"""Groups from which a paired interval resamples groups; fewer give no honest interval."""
+
 
 @dataclass(frozen=True)
 class BinaryCounts:
@@ -141,7 +146,7 @@ def brier(truth: ArrayLike, scores: ArrayLike) -> float:
     return float(np.mean((given - wanted) ** 2))
 
 
-def calibration_error(truth: ArrayLike, scores: ArrayLike, bins: int = 10) -> float:
+def calibration_error(truth: ArrayLike, scores: ArrayLike, bins: int = BINS) -> float:
     """Expected calibration error over equally wide bins of the score."""
     wanted, given = _arrays(truth, scores)
     place = np.minimum((given * bins).astype(int), bins - 1)
@@ -207,6 +212,43 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def paired_interval(
+    measure: Callable[[NDArray[np.intp], int], float],
+    groups: Sequence[str],
+    *,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[tuple[float, float], str]:
+    """Percentile interval of the difference between two models on the same cells.
+
+    Both models are measured on the same draws, so what is common to both cancels out.
+
+    Parameters
+    ----------
+    measure
+        Takes row numbers (repeats allowed) and 0 or 1 for the first or second model; NaN draws
+        are dropped.
+    groups
+        Group of each row. With `LEAST_GROUPS` or more of them whole groups are drawn, else cells.
+    n, level, seed
+        Draws, coverage, seed.
+
+    Returns
+    -------
+    interval
+        Of second - first.
+    resampled
+        ``groups`` or ``cells``.
+    """
+    by_group = len(set(groups)) >= LEAST_GROUPS
+    units = list(groups) if by_group else [f"{i:08d}" for i in range(len(groups))]
+    interval = bootstrap_interval(
+        lambda rows: measure(rows, 1) - measure(rows, 0), units, n=n, level=level, seed=seed
+    )
+    return interval, "groups" if by_group else "cells"
+
+
 def over_folds(
     truth: ArrayLike, scores: ArrayLike, fold_of: ArrayLike, threshold: float
 ) -> dict[str, list[float] | None]:
@@ -255,6 +297,12 @@ def binary_report(
             lambda i: binary_counts(wanted[i], given[i], threshold).accuracy, groups, seed=seed
         ),
         "auc_interval": bootstrap_interval(lambda i: auc(wanted[i], given[i]), groups, seed=seed),
+        "brier_interval": bootstrap_interval(
+            lambda i: brier(wanted[i], given[i]), groups, seed=seed
+        ),
+        "calibration_error_interval": bootstrap_interval(
+            lambda i: calibration_error(wanted[i], given[i]), groups, seed=seed
+        ),
         "sensitivity_interval": bootstrap_interval(
             lambda i: binary_counts(wanted[i], given[i], threshold).sensitivity, groups, seed=seed
         ),

@@ -33,7 +33,7 @@ def roc_curve(truth: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[
 
 def draw_roc(path: Path, rows: Sequence[dict[str, Any]], splits: Sequence[str], look: str) -> None:
     """One curve a split, shaded where 95 % of the slide-wise bootstrap draws lie."""
-    plt = _pyplot()
+    plt = pyplot()
     figure, axes = plt.subplots(figsize=(5.4, 5.0), dpi=150, layout="constrained")
     for number, split in enumerate(splits):
         some = [row for row in rows if row["split"] == split]
@@ -57,7 +57,7 @@ def draw_boxes(
     path: Path, rows: Sequence[dict[str, Any]], splits: Sequence[str], look: str
 ) -> None:
     """Scores of every class: quartiles, whiskers to 5 and 95 %, and the cells beyond."""
-    plt = _pyplot()
+    plt = pyplot()
     names = list(dict.fromkeys(row["class"] for row in sorted(rows, key=lambda r: r["abnormal"])))
     height = 1.2 + 0.42 * len(names)
     figure, axes = plt.subplots(
@@ -101,7 +101,8 @@ def _band(
     return low, high
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib without a window."""
     import matplotlib as mpl
 
     mpl.use("Agg", force=False)

@@ -21,9 +21,10 @@ from napari_cellpath.core.errors import OutputError, RecipeError, UnknownNameErr
 from napari_cellpath.core.vocabulary import Border
 from training.allocator import keep_freed_memory
 from training.budget import fit_to_budget, measure_speed, planned_seconds
+from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import CellData, read_cells
-from training.deeppap import Cells, Trainer, views_of_cells
+from training.deeppap import Trainer, views_of_cells
 from training.fit import StopCheck
 from training.plots import draw_report
 from training.protocol_folds import Look, Protocol, ProtocolFolds, Say

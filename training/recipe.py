@@ -21,16 +21,19 @@ class _Section(BaseModel):
 class Data(_Section):
     """What is learnt from."""
 
-    layout: Literal["herlev", "folders"] = Field(
+    layout: Literal["herlev", "folders", "project"] = Field(
         "herlev",
         description="herlev: labels.csv with file, class_id, slide_group and nucleus centre. "
-        "folders: one folder of images a class, with points.csv (file,row,col[,group]).",
+        "folders: one folder of images a class, with points.csv (file,row,col[,group]). project: "
+        "NAME.cellpath, its labelled nuclei and its own split; for fine-tuning.",
     )
     folder: str = Field(
         "herlev",
         description="A path, or the name of a folder inside CELLPATH_DATA.",
     )
-    classes: Literal[2, 7] = Field(2, description="Normal and abnormal, or Herlev's seven.")
+    classes: Literal[2, 7] = Field(
+        2, description="Normal and abnormal, or Herlev's seven; fine-tuning takes the parent's."
+    )
 
 
 class Network(_Section):
@@ -171,6 +174,41 @@ class Auxiliary(_Section):
     )
 
 
+class FineTune(_Section):
+    """Going on from a finished model instead of from initial weights.
+
+    Network, classes, pixel size and threshold are the parent's; the section ``network`` is not
+    used, and of ``split`` nothing where the data are a project.
+    """
+
+    parent: str = Field(description="Name or folder of the model to go on from.")
+    method: Literal["head", "full"] = Field(
+        "head",
+        description="head: the trunk stays as it is, the head learns from cached features; "
+        "seconds to a minute. full: every layer learns.",
+    )
+    replay: float = Field(
+        1.0,
+        ge=0,
+        description="Weight of the features the parent carries of its own training cells, beside "
+        "the new cells' 1; they keep it from forgetting. 0: none.",
+    )
+    distil: float = Field(
+        1.0,
+        ge=0,
+        description="Where the parent carries no features: weight of staying near the parent's own "
+        "answers on the new cells.",
+    )
+    distil_temperature: float = Field(
+        2.0, gt=0, le=20, description="Softens both answers before they are compared."
+    )
+    keep_threshold: bool = Field(
+        False,
+        description="Keep the parent's threshold even where the validation part is large enough "
+        "to choose one.",
+    )
+
+
 class Recipe(_Section):
     """One training run.
 
@@ -180,6 +218,9 @@ class Recipe(_Section):
     system: Literal["deeppap"] = "deeppap"
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Of the model that comes out."
+    )
+    finetune: FineTune | None = Field(
+        None, description="Go on from a finished model; left out: start from initial weights."
     )
     data: Data = Data()  # type: ignore[call-arg]
     network: Network = Network()  # type: ignore[call-arg]
@@ -218,8 +259,8 @@ class Recipe(_Section):
         description="balanced: best mean of sensitivity and specificity out of fold. accuracy: "
         "most right out of fold. half: 0.5.",
     )
-    evaluation: Literal["fast", "balanced", "paper"] = Field(
-        "balanced", description="Preset with which the reserve is scored."
+    evaluation: Literal["fast", "rotations", "balanced", "paper"] = Field(
+        "balanced", description="Views with which the reserve, or the frozen part, is scored."
     )
     fold_evaluation: Literal["fast", "rotations", "balanced", "paper"] = Field(
         "rotations",
@@ -240,6 +281,8 @@ class Recipe(_Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
+        if self.data.layout == "project" and self.finetune is None:
+            raise ValueError("data.layout 'project' needs the section finetune with a parent")
         if self.final_start == "folds" and self.split.run_folds == 0:
             raise ValueError("final_start is 'folds', but split.run_folds is 0")
         if self.final_start == "folds" and self.keep == "best":

@@ -5,12 +5,13 @@ The windows, views and crops are the system's own functions; only the batches ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.geometry import edge_of_point
@@ -20,8 +21,8 @@ from napari_cellpath.core.vocabulary import Border, Preset
 from napari_cellpath.slides.windows import image_shape
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.predict import window_tensor
-from napari_cellpath.systems.deeppap.presets import CROPS, WINDOW, view_batches
-from napari_cellpath.systems.deeppap.views import ten_crops, views
+from napari_cellpath.systems.deeppap.presets import view_batches
+from napari_cellpath.systems.deeppap.views import CROP, VIEW, ten_crops, views
 from training.datasets import CellRecord
 
 ScoredViews = Literal["fast", "rotations", "balanced", "paper"]
@@ -29,7 +30,6 @@ ScoredViews = Literal["fast", "rotations", "balanced", "paper"]
 
 BATCH = 50
 VIEWS_AT_ONCE = 10
-_CENTRE_CROPS = (4, 9)
 
 
 def jittered_centre(record: CellRecord, jitter: int, seed: int) -> tuple[float, float]:
@@ -47,6 +47,42 @@ def jittered_centre(record: CellRecord, jitter: int, seed: int) -> tuple[float, 
         float(np.clip(record.row + down, 0, height - 1)),
         float(np.clip(record.col + right, 0, width - 1)),
     )
+
+
+def _centre_crops(images: Tensor) -> Tensor:
+    """Of `ten_crops` the fifth (centre) of every view, and of every second its mirror, (n, ...)."""
+    low = round((VIEW - CROP) / 2)
+    crops = images[..., low : low + CROP, low : low + CROP].clone()
+    crops[1::2] = images[1::2].flip(-1)[..., low : low + CROP, low : low + CROP]
+    return crops
+
+
+def crops_of_cell(
+    network: DeepPapNetwork,
+    record: CellRecord,
+    looked_at: ScoredViews = "balanced",
+    border: Border = Border.ZERO,
+    jitter: int = 0,
+    seed: int = 0,
+) -> Iterator[Tensor]:
+    """The network's inputs of one cell, up to `BATCH` at a time; see `score_cells`.
+
+    Yields
+    ------
+    Tensor
+        (n, 3, 227, 227) normalised crops on the network's device, channels last.
+    """
+    preset = Preset.BALANCED if looked_at == "rotations" else Preset(looked_at)
+    device = next(network.parameters()).device
+    centre = edge_of_point(*jittered_centre(record, jitter, seed))
+    window = window_tensor(FileImage(str(record.image)), *centre, record.half, border)
+    specs = [spec for batch in view_batches(preset, generator_for(seed, *centre)) for spec in batch]
+    for start in range(0, len(specs), VIEWS_AT_ONCE):
+        some = specs[start : start + VIEWS_AT_ONCE]
+        seen = network.normalise(views(window, some).to(device))
+        crops = _centre_crops(seen) if looked_at == "rotations" else ten_crops(seen)
+        for piece in crops.split(BATCH):
+            yield piece.contiguous(memory_format=torch.channels_last)
 
 
 def score_cells(
@@ -77,7 +113,7 @@ def score_cells(
     seed
         Of the shifts (preset ``paper``) and of the jitter.
     should_stop
-        Asked before every cell.
+        Asked before every batch of a cell.
     on_progress
         Called after every cell with the number done and the number of all.
 
@@ -86,30 +122,14 @@ def score_cells(
     JobCancelledError
         ``should_stop`` said so.
     """
-    preset = Preset.BALANCED if looked_at == "rotations" else Preset(looked_at)
-    device = next(network.parameters()).device
     means = []
     with torch.inference_mode():
         for record in records:
-            if should_stop is not None and should_stop():
-                raise JobCancelledError("Scoring was cancelled.")
-            centre = edge_of_point(*jittered_centre(record, jitter, seed))
-            window = window_tensor(FileImage(str(record.image)), *centre, WINDOW // 2, border)
-            batches = view_batches(preset, generator_for(seed, *centre))
-            specs = [spec for batch in batches for spec in batch]
             probabilities = []
-            for start in range(0, len(specs), VIEWS_AT_ONCE):
-                some = specs[start : start + VIEWS_AT_ONCE]
-                seen = network.normalise(views(window, some).to(device))
-                crops = ten_crops(seen)
-                if looked_at == "rotations":
-                    of_view = crops.unflatten(0, (-1, CROPS))
-                    crops = torch.stack(
-                        [of_view[k, _CENTRE_CROPS[k % 2]] for k in range(len(some))]
-                    )
-                for piece in crops.split(BATCH):
-                    logits = network(piece.contiguous(memory_format=torch.channels_last))
-                    probabilities.append(logits.double().softmax(dim=1).cpu())
+            for piece in crops_of_cell(network, record, looked_at, border, jitter, seed):
+                if should_stop is not None and should_stop():
+                    raise JobCancelledError("Scoring was cancelled.")
+                probabilities.append(network(piece).double().softmax(dim=1).cpu())
             means.append(torch.cat(probabilities).mean(dim=0).numpy())
             if on_progress is not None:
                 on_progress(len(means), len(records))

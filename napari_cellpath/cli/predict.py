@@ -134,7 +134,8 @@ def deeppap(
         for file in files
         for row in rows_of[file]
     ]
-    write_calls(out, records, nucleus_columns(entry.info.class_names))
+    columns = nucleus_columns(entry.info.class_names, entry.info.calibration is not None)
+    write_calls(out, records, columns)
     effective = entry.info.threshold if threshold is None else threshold
     write_summary(out, summarise(records, threshold=effective, band=band, model=entry.label))
     _summarise(records, calls, entry.label, band, out, as_json)
@@ -235,6 +236,8 @@ def _record(
     if not math.isfinite(call.score):
         return record  # the flags say why there is none
     record |= {"score": call.score, "std": call.std}
+    if call.calibrated is not None:
+        record["calibrated"] = call.calibrated
     if len(class_names) > 2:
         record |= {f"p_{name}": p for name, p in zip(class_names, call.probabilities, strict=True)}
     return record

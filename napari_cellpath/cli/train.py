@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from napari_cellpath.cli import options as o
+from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.vocabulary import Border, Preset, System
 
 
@@ -25,6 +26,7 @@ class Part(StrEnum):
     held_out = "held-out"
     reserve = "reserve"
     validation = "validation"
+    frozen = "frozen"
     all = "all"
 
 
@@ -46,22 +48,48 @@ def stopping_on_ctrl_c() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
+class Method(StrEnum):
+    """How a model is fine-tuned."""
+
+    fast = "fast"
+    thorough = "thorough"
+
+
 def train(
     system: SystemArgument,
-    recipe: Annotated[Path, typer.Argument(help="The recipe, YAML; see training/recipes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder of this run; resumed if it exists.")],
+    recipe: Annotated[
+        Path | None, typer.Argument(help="The recipe, YAML; see training/recipes.")
+    ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option("--parent", help="Without a recipe: fine-tune this model, a name or folder."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="With --parent: the project to learn from.")
+    ] = None,
+    preset: Annotated[
+        Method,
+        typer.Option(help="With --parent: fast trains the head alone, thorough every layer."),
+    ] = Method.fast,
+    name: Annotated[
+        str | None, typer.Option("--name", help="With --parent: of the model that comes out.")
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds to spend; epochs are scaled to it.")
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = False,
     device: o.DeviceOption = o.Device.auto,
 ) -> None:
-    """Train a model from a recipe; Ctrl-C keeps the last checkpoint."""
+    """Train a model from a recipe, or fine-tune one; Ctrl-C keeps the last checkpoint."""
     import training
 
+    if (recipe is None) == (parent is None) or (parent is None) != (data is None):
+        raise RecipeError("Give a recipe, or --parent with --data; not both.")
+    what = recipe or training.finetune_recipe(str(parent), str(data), str(preset), name)
     with stopping_on_ctrl_c() as should_stop:
         folder = training.run(
-            system, recipe, out, budget=budget, resume=resume, device=device,
+            system, what, out, budget=budget, resume=resume, device=device,
             on_progress=typer.echo, should_stop=should_stop,
         )  # fmt: skip
     typer.echo(f"Model written to {folder}.")
@@ -70,7 +98,7 @@ def train(
 def evaluate(
     system: SystemArgument,
     model: o.ModelOption,
-    data: Annotated[Path, typer.Option("--data", help="Folder of labelled images.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of labelled images, or a project.")],
     out: Annotated[Path, typer.Option("--out", help="Report to write, JSON.")],
     views: o.ViewsOption = Preset.BALANCED,
     jitter: Annotated[
@@ -80,9 +108,10 @@ def evaluate(
     part: Annotated[
         Part | None,
         typer.Option(
-            help="held-out: every cell it was neither trained nor chosen on; reserve, validation: "
-            "that part; all: also what it was trained on, and the report says so. Without it, "
-            "data that holds cells of its training is refused."
+            help="held-out: every cell it was neither trained nor chosen on; reserve, validation, "
+            "frozen (of a project, whose default it is): that part; all: also what it was trained "
+            "on, and the report says so. Without it, data that holds cells of its training is "
+            "refused."
         ),
     ] = None,
     threshold: o.ThresholdOption = None,

@@ -41,6 +41,9 @@ class NucleusCall:
         ``crowded`` (another nucleus is near), ``out-of-focus``, ``noisy``; unlike the cells the
         model was trained on: ``unusual-stain``, ``unusual-nucleus-size``. Reasons why there is
         no score: ``blank`` (nothing is to be seen there), ``not-finite``.
+    calibrated
+        The score after the model's calibration; None where it has none, or there is no score.
+        The threshold and the label go by ``score``.
     """
 
     uid: str
@@ -56,6 +59,7 @@ class NucleusCall:
     precision: str = "fp32"
     final: bool = True
     flags: tuple[str, ...] = ()
+    calibrated: float | None = None
 
     def doubtful(self, band: float) -> bool:
         """Whether the score lies within ``band`` of the threshold and a person should look."""

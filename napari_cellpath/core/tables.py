@@ -118,13 +118,17 @@ def _points(table: DelimitedTable, max_rows: int) -> Iterator[PointRow]:
         raise TableError(f"{name} has a header but no points.")
 
 
-def nucleus_columns(class_names: Sequence[str] = ()) -> tuple[str, ...]:
+def nucleus_columns(class_names: Sequence[str] = (), calibrated: bool = False) -> tuple[str, ...]:
     """Columns of a nucleus table: one ``p_CLASS`` a class for models of more than two, flags last.
 
-    With two classes the score already is the probability of the second.
+    With two classes the score already is the probability of the second. ``calibrated`` adds the
+    column of that name after score and its deviation, for models that have a calibration.
     """
     per_class = tuple(f"p_{name}" for name in class_names) if len(class_names) > 2 else ()
-    return (*NUCLEUS_COLUMNS, *per_class, "flags")
+    columns = list(NUCLEUS_COLUMNS)
+    if calibrated:
+        columns.insert(columns.index("std") + 1, "calibrated")
+    return (*columns, *per_class, "flags")
 
 
 def write_calls(

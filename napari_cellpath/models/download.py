@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_cellpath.core.errors import ModelError
-from napari_cellpath.models.format import CARD, INFO, WEIGHTS, verify
+from napari_cellpath.models.format import INFO, verify
 
 MAX_BYTES = 24 * 2**20
 
@@ -50,7 +50,7 @@ def download_starter(name: str, cache: Path) -> Path:
     downloader = pooch.HTTPDownloader(timeout=30, stream=True)
     try:
         # model.json last: a folder without it is no model, so a broken download is never one.
-        for file in (WEIGHTS, CARD, INFO):
+        for file in sorted(known_starters()[name], key=lambda file: file == INFO):
             pooch.retrieve(
                 f"{base}/{name}/{file}",
                 known_hash=f"sha256:{known_starters()[name][file]}",

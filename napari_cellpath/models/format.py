@@ -1,4 +1,4 @@
-"""The model folder: ``model.safetensors``, ``model.json``, ``card.md``.
+"""The model folder: ``model.safetensors``, ``model.json``, ``card.md``, ``features.safetensors``.
 
 Nothing in it can run code. ``model.json`` holds the SHA-256 of every other file and of itself,
 so one changed bit anywhere is an error, never a slightly different diagnosis. Classes travel
@@ -26,11 +26,15 @@ from safetensors.numpy import save as save_safetensors
 
 from napari_cellpath.core.errors import MissingFileError, ModelError, OutputError, UnsafeModelError
 from napari_cellpath.core.vocabulary import System
+from napari_cellpath.models.calibration import Calibration
 
-FORMAT = 1
+FORMAT = 2
+"""1: without calibration. A model that has none is still written as 1, for older programs."""
 WEIGHTS, INFO, CARD = "model.safetensors", "model.json", "card.md"
+FEATURES = "features.safetensors"
 MAX_INFO_BYTES = 4 * 2**20
 MAX_WEIGHTS_BYTES = 2 * 2**30
+MAX_FEATURES_BYTES = 3 * 2**20
 MAX_HEADER_BYTES = 4 * 2**20
 """300,000 empty tensors make a 30 MB header that takes seconds to open; real ones take 10 kB."""
 
@@ -61,6 +65,7 @@ class ModelInfo(BaseModel):
     mpp: float | None = Field(default=None, gt=0.0, lt=1000.0)
     threshold: float = Field(default=0.5, gt=0.0, lt=1.0)
     review_band: float = Field(default=0.15, ge=0.0, le=0.5)
+    calibration: Calibration | None = None
     parent: str | None = None
     data: dict[str, Any] = {}
     reserve: tuple[str, ...] = ()
@@ -81,8 +86,22 @@ class ModelInfo(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 over the canonical JSON of everything but the field ``sha256`` itself."""
-        content = self.model_dump(mode="json", exclude={"sha256"})
+        content = self.content()
+        del content["sha256"]
         return hashlib.sha256(_canonical(content)).hexdigest()
+
+    def content(self) -> dict[str, Any]:
+        """What ``model.json`` holds; a model without calibration has no such field."""
+        unset = {"calibration"} if self.calibration is None else None
+        return self.model_dump(mode="json", exclude=unset)
+
+    @property
+    def passed_gate(self) -> bool:
+        """False of a fine-tuned model that was not shown to be as good as its parent.
+
+        Such a model can be used by name and is never made a default.
+        """
+        return bool(self.training.get("gate", {}).get("passed", True))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -180,6 +199,8 @@ def verify(folder: Path | str) -> ModelInfo:
             raise ModelError(
                 f"{path} is damaged: its SHA-256 differs from {INFO}. Copy the folder again."
             )
+    if FEATURES in info.files:
+        _features_from(folder / FEATURES, len(info.classes))
     return info
 
 
@@ -205,6 +226,55 @@ def read_tensors(folder: Path | str) -> dict[str, NDArray[Any]]:
     return tensors
 
 
+def read_features(folder: Path | str) -> dict[str, NDArray[Any]] | None:
+    """Read the trunk features a model carries of its training cells, after verifying the folder.
+
+    Returns
+    -------
+    dict or None
+        ``features`` (n, d) float16, ``targets``, ``fine`` and ``groups`` (n,) whole numbers
+        (see docs/model-format.md); None where the model carries none.
+
+    Raises
+    ------
+    ModelError
+        The folder is damaged, or the features are too large or misshapen.
+    """
+    info = verify(folder)
+    if FEATURES not in info.files:
+        return None
+    return _features_from(Path(folder) / FEATURES, len(info.classes))
+
+
+def _features_from(path: Path, n_classes: int) -> dict[str, NDArray[Any]]:
+    if path.stat().st_size > MAX_FEATURES_BYTES:
+        raise ModelError(f"{path} is larger than {MAX_FEATURES_BYTES // 2**20} MB.")
+    arrays = tensors_from_file(path)
+    check_features(arrays, n_classes, str(path))
+    return arrays
+
+
+def check_features(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: str) -> None:
+    """Raise `ModelError` unless the arrays are trunk features as `read_features` gives them."""
+    if set(arrays) != {"features", "targets", "fine", "groups"}:
+        raise ModelError(
+            f"{where} must hold features, targets, fine and groups, not {', '.join(arrays)}."
+        )
+    features = arrays["features"]
+    if features.ndim != 2 or features.dtype != np.float16 or features.size == 0:
+        raise ModelError(f"{where}: features must be float16 of n x d, not {features.shape}.")
+    if not np.isfinite(features).all():
+        raise ModelError(f"{where}: the features contain NaN or infinity.")
+    for name in ("targets", "fine", "groups"):
+        values = arrays[name]
+        if values.shape != features.shape[:1] or values.dtype.kind not in "iu":
+            raise ModelError(f"{where}: {name} must be one whole number a row of features.")
+        if values.min() < 0:
+            raise ModelError(f"{where}: {name} must not be negative.")
+    if arrays["targets"].max() >= n_classes:
+        raise ModelError(f"{where}: a target is not among the model's {n_classes} classes.")
+
+
 def tensors_from_file(path: Path) -> dict[str, NDArray[Any]]:
     """Read one safetensors file within our limits."""
     size = path.stat().st_size
@@ -222,7 +292,11 @@ def tensors_from_file(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def save_model(
-    folder: Path | str, info: ModelInfo, tensors: Mapping[str, NDArray[Any]], card: str
+    folder: Path | str,
+    info: ModelInfo,
+    tensors: Mapping[str, NDArray[Any]],
+    card: str,
+    features: Mapping[str, NDArray[Any]] | None = None,
 ) -> ModelInfo:
     """Write a model folder; it appears complete or not at all.
 
@@ -236,6 +310,8 @@ def save_model(
         Weights and buffers by name.
     card
         Markdown.
+    features
+        Trunk features of training cells, as `read_features` gives them, or None.
 
     Returns
     -------
@@ -244,6 +320,8 @@ def save_model(
 
     Raises
     ------
+    ModelError
+        The features are too large or misshapen.
     OutputError
         The folder exists, or cannot be written.
     """
@@ -254,12 +332,22 @@ def save_model(
         WEIGHTS: save_safetensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
         CARD: card.encode(),
     }
+    if features is not None:
+        check_features(features, len(info.classes), str(folder / FEATURES))
+        contents[FEATURES] = save_safetensors(
+            {k: np.ascontiguousarray(v) for k, v in features.items()}
+        )
+        if len(contents[FEATURES]) > MAX_FEATURES_BYTES:
+            raise ModelError(
+                f"{folder / FEATURES} would be larger than {MAX_FEATURES_BYTES // 2**20} MB."
+            )
     files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    info = info.model_copy(update={"format": FORMAT, "files": files, "sha256": ""})
+    number = 1 if info.calibration is None else FORMAT
+    info = info.model_copy(update={"format": number, "files": files, "sha256": ""})
     # Round trip first, so that the digest is of what a reader will see.
     info = ModelInfo.model_validate_json(info.model_dump_json())
     info = info.model_copy(update={"sha256": info.digest()})
-    contents[INFO] = json.dumps(info.model_dump(mode="json"), indent=1, ensure_ascii=False).encode()
+    contents[INFO] = json.dumps(info.content(), indent=1, ensure_ascii=False).encode()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))

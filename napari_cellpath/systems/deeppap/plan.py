@@ -275,6 +275,7 @@ class NucleusPlan:
             flags = (*flags, "blank")
         elif not np.isfinite(score):
             flags = (*flags, "not-finite")
+        calibration = self.info.calibration
         return NucleusCall(
             uid=cell.nucleus.uid,
             row=cell.nucleus.row,
@@ -289,6 +290,7 @@ class NucleusPlan:
             precision=self._precision,
             final=cell.final,
             flags=flags,
+            calibrated=calibration.apply(score) if calibration and np.isfinite(score) else None,
         )
 
     def _label(self, score: float, mean: NDArray[np.float64]) -> str:

@@ -1,0 +1,242 @@
+"""The fast way of fine-tuning: the trunk stays, the head learns from cached features.
+
+Every step sees a batch of the new cells' features and, beside it, as many of those the parent
+carries of its own training cells, drawn evenly over their classes. With a validation part the
+share of the old and the epoch are chosen on it, the parent's own head (epoch 0) among the
+choices; without one the recipe's values stand.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.checkpoint import write_whole
+from training.deeppap import epoch_batches
+from training.deeppap_network import class_weights
+from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric
+from training.progress import ProgressLog
+from training.recipe import Recipe
+from training.trunk_features import Features, probabilities, through_head
+
+MIXES = (0.5, 1.0, 2.0)
+"""Shares of the old features that are tried on the validation part, times the recipe's."""
+BETTER = 0.005
+"""Validation loss a trial must save over the one before it: less is luck."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Features (n, views, d) of cells and their classes (n,)."""
+
+    features: Features
+    targets: NDArray[np.intp]
+
+
+@dataclass
+class HeadTrainer:
+    """Trains the head of one parent.
+
+    Parameters
+    ----------
+    recipe
+        Of the run; ``finetune.replay``, ``epochs``, ``optimiser.lr_head`` and
+        ``optimiser.weight_decay``, ``batch``, ``balance``, ``label_smoothing`` and ``seed`` count.
+    head
+        The parent's; it is not changed.
+    new
+        Cells to learn.
+    validation
+        Cells to choose on, or None.
+    shipped
+        The parent's features as `napari_cellpath.models.read_features` gives them, or None.
+    folder
+        For checkpoints and trials.
+    device
+        For Lightning Fabric.
+    """
+
+    recipe: Recipe
+    head: nn.Module
+    n_classes: int
+    new: Examples
+    validation: Examples | None
+    shipped: dict[str, NDArray[Any]] | None
+    folder: Path
+    device: str = "cpu"
+    say: Callable[[str], None] = print
+    should_stop: StopCheck | None = None
+    log: ProgressLog = field(default_factory=ProgressLog)
+
+    def run(self, resume: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+        """Train; return the head and what was chosen, ready for JSON.
+
+        Raises
+        ------
+        JobCancelledError
+            Stopped; a later run with ``resume`` goes on.
+        """
+        asked = self.recipe.finetune.replay if self.recipe.finetune else 0.0
+        old = self.shipped is not None and asked > 0
+        mixes = [asked * mix for mix in MIXES] if old and self.validation else [asked * old]
+        trials = [self._trial(k, mix, len(mixes), resume) for k, mix in enumerate(mixes)]
+        best = trials[0]
+        for trial in trials[1:]:
+            if trial["validation_loss"] < best["validation_loss"] - BETTER:
+                best = trial
+        head = copy.deepcopy(self.head)
+        head.load_state_dict(load_safetensors((self.folder / best["weights"]).read_bytes()))
+        chosen = {k: v for k, v in best.items() if k != "weights"}
+        return head.eval(), {"chosen": chosen, "trials": [_brief(t) for t in trials]}
+
+    def _trial(self, number: int, mix: float, of: int, resume: bool) -> dict[str, Any]:
+        """One share of old features, from the parent's head; a finished one is not done twice."""
+        record = self.folder / f"trial-{number}.json"
+        stage = f"head {number + 1} of {of}"
+        if record.is_file():
+            self.log.skip(stage)
+            done: dict[str, Any] = json.loads(record.read_text())
+            return done
+        torch.manual_seed(self.recipe.seed)
+        module = copy.deepcopy(self.head)
+        weights = f"trial-{number}.safetensors"
+        fabric = make_fabric(self.device)
+        generator = torch.Generator().manual_seed(self.recipe.seed)
+        batches = self._batches()
+        o = self.recipe.optimiser
+        lowest = {"loss": np.inf, "epoch": -1}
+        if resume and (self.folder / f"best-{number}.json").is_file():
+            lowest = json.loads((self.folder / f"best-{number}.json").read_text())
+
+        def keep(module: nn.Module, loss: float, epoch: int) -> None:
+            lowest.update(loss=loss, epoch=epoch)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+            write_whole(self.folder / weights, save_safetensors(state))
+            write_whole(self.folder / f"best-{number}.json", json.dumps(lowest).encode())
+
+        def on_epoch(metrics: Metrics) -> None:
+            self.log.write(
+                stage, metrics["epoch"] + 1, self.recipe.epochs, metrics["loss"],
+                {k: v for k, v in metrics.items() if k.startswith("validation")},
+            )  # fmt: skip
+
+        def validate(module: nn.Module) -> Metrics:
+            if self.validation is None:
+                return {}
+            loss = balanced_loss(module, self.validation)
+            if loss < lowest["loss"] or fit.epoch + 1 == lowest["epoch"]:
+                keep(module, loss, fit.epoch + 1)
+            return {"validation_loss": loss}
+
+        fit = Fit(
+            fabric=fabric,
+            module=module,
+            optimizer=torch.optim.AdamW(
+                module.parameters(), lr=o.lr_head, weight_decay=o.weight_decay
+            ),
+            factor=cosine_factor(
+                self.recipe.epochs * len(batches(0)), 0, self.recipe.schedule.floor
+            ),
+            batches=batches,
+            loss=self._loss(mix, generator, fabric.device),
+            epochs=self.recipe.epochs,
+            validate=validate,
+            checkpoints=self.folder / f"trial-{number}",
+            generators={"replay": generator},
+            clip_norm=o.clip_norm,
+            on_epoch=on_epoch,
+            should_stop=self.should_stop,
+        )
+        if self.validation is not None and lowest["epoch"] < 0:
+            keep(self.head, balanced_loss(self.head, self.validation), 0)
+        trained = fit.run(resume)
+        if self.validation is None:
+            keep(trained, fit.history[-1]["loss"], self.recipe.epochs)
+        done = {
+            "replay": mix,
+            "epoch": lowest["epoch"],
+            "validation_loss": None if self.validation is None else lowest["loss"],
+            "loss_by_epoch": [round(h["loss"], 5) for h in fit.history],
+            "validation_by_epoch": [round(h.get("validation_loss", 0.0), 5) for h in fit.history],
+            "weights": weights,
+        }
+        write_whole(record, json.dumps(done).encode())
+        self.say(f"{stage}: weight {mix:g} of the parent's cells, kept epoch {lowest['epoch']}")
+        return done
+
+    def _batches(self) -> Callable[[int], Sequence[Tensor]]:
+        n, views = self.new.features.shape[:2]
+        rows, once = np.arange(n * views), np.ones(n * views, dtype=np.int64)
+        return lambda epoch: epoch_batches(rows, once, self.recipe.batch, epoch, self.recipe.seed)
+
+    def _loss(
+        self, mix: float, generator: torch.Generator, device: torch.device
+    ) -> Callable[[nn.Module, Tensor], Tensor]:
+        """Cross-entropy of a batch of new views and, ``mix`` times, of as many old ones."""
+        r = self.recipe
+        n, views = self.new.features.shape[:2]
+        features = torch.from_numpy(self.new.features.reshape(n * views, -1)).to(device)
+        targets = torch.from_numpy(np.repeat(self.new.targets, views).astype(np.int64)).to(device)
+        weights = class_weights(targets.cpu(), self.n_classes, r.balance).to(device)
+        replay = Replay(self.shipped, generator, device) if self.shipped and mix > 0 else None
+
+        def loss(module: nn.Module, batch: Tensor) -> Tensor:
+            here = batch.to(device)
+            total = F.cross_entropy(
+                through_head(module, features[here]), targets[here], weight=weights,
+                label_smoothing=r.label_smoothing,
+            )  # fmt: skip
+            if replay is not None:
+                total = total + mix * replay.loss(module, len(batch), r.label_smoothing)
+            return total / (1 + mix)
+
+        return loss
+
+
+class Replay:
+    """Draws from the features a parent carries, evenly over classes of any fineness."""
+
+    def __init__(
+        self, shipped: dict[str, NDArray[Any]], generator: torch.Generator, device: torch.device
+    ) -> None:
+        self.features = torch.from_numpy(shipped["features"].astype(np.float32))
+        self.targets = torch.from_numpy(shipped["targets"].astype(np.int64))
+        fine = shipped["fine"].astype(np.int64)
+        self.weights = torch.from_numpy(1.0 / np.bincount(fine)[fine])
+        self.generator = generator
+        self.device = device
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor]:
+        """Features (n, d) and targets (n,), with repeats, on the device."""
+        rows = torch.multinomial(self.weights, n, replacement=True, generator=self.generator)
+        return self.features[rows].to(self.device), self.targets[rows].to(self.device)
+
+    def loss(self, head: nn.Module, n: int, smoothing: float) -> Tensor:
+        """Cross-entropy of ``n`` drawn views."""
+        features, targets = self.draw(n)
+        return F.cross_entropy(through_head(head, features), targets, label_smoothing=smoothing)
+
+
+def balanced_loss(head: nn.Module, cells: Examples) -> float:
+    """Cross-entropy of the mean probability over a cell's views; every class has equal say."""
+    given = probabilities(head, cells.features)
+    each = -np.log(np.clip(given[np.arange(len(given)), cells.targets], 1e-7, 1.0))
+    present = np.unique(cells.targets)
+    return float(np.mean([each[cells.targets == t].mean() for t in present]))
+
+
+def _brief(trial: dict[str, Any]) -> dict[str, Any]:
+    return {k: trial[k] for k in ("replay", "epoch", "validation_loss")}

@@ -1,0 +1,68 @@
+"""Fine-tuning presets: the recipes of the Train dock and of ``cellpath train --parent``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from napari_cellpath.core.errors import UnknownNameError
+from training.project_data import is_project
+from training.recipe import Recipe, check_recipe
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {
+        "finetune": {"method": "head"},
+        "optimiser": {"lr_head": 0.003, "weight_decay": 0.02},
+        "epochs": 40,
+        "batch": 32,
+    },
+    "thorough": {
+        "finetune": {"method": "full"},
+        "network": {"frozen_layers": 1},
+        "optimiser": {"lr_trunk": 5e-5, "lr_head": 5e-4, "ema": 0.9},
+        "augmentation": {"scale": 0.0, "mix_style": 0.0, "grey": 0.05, "blur": 0.6},
+        "epochs": 10,
+        "views_per_epoch": [4, 4],
+        "batch": 8,
+    },
+}
+"""What each preset sets beside parent and data; docs/training.md says how it was found."""
+
+
+def finetune_recipe(
+    parent: str | Path, data: str | Path, preset: str = "fast", name: str | None = None
+) -> Recipe:
+    """A recipe that fine-tunes a model.
+
+    Parameters
+    ----------
+    parent
+        Name or folder of the model to go on from.
+    data
+        A project, or a data folder in the layout ``herlev``.
+    preset
+        ``fast`` or ``thorough``.
+    name
+        Of the model that comes out; by default made of the parent's and the data's.
+
+    Raises
+    ------
+    UnknownNameError
+        No such preset.
+    RecipeError
+        The name is no name.
+    """
+    if preset not in PRESETS:
+        raise UnknownNameError(f"There is no preset '{preset}'. Known: {', '.join(PRESETS)}.")
+    own = Path(str(parent).partition("@")[0]).name
+    made = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{own}-{Path(data).stem}").strip("-._")[:80]
+    settings = PRESETS[preset]
+    content = {
+        "name": name or made,
+        "data": {"layout": "project" if is_project(data) else "herlev", "folder": str(data)},
+        "evaluation": "rotations",
+        **settings,
+        "finetune": {"parent": str(parent), **settings["finetune"]},
+    }
+    return check_recipe(content, f"the preset '{preset}'")

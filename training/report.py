@@ -1,0 +1,219 @@
+"""A fine-tuned model beside its parent, on cells neither has learnt from; and the gate.
+
+The gate: where the point estimate of the area under the ROC curve *or* of the balanced accuracy
+at the model's own threshold lies below the parent's, the model is kept but is never made a
+default. Both, because either alone can be fooled: wrong labels that move every score alike leave
+the order of the cells, and with it the AUC, as it was; and a good choice of threshold can hide a
+worse order. Models of more than two classes are also held to the mean recall of their classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_cellpath.models import Calibration, ClassInfo
+from training import metrics as m
+from training.calibration import calibrated
+from training.datasets import CellRecord
+
+Rows = NDArray[np.intp]
+NOTHING_SHOWN = "nothing can be shown to be better"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """What one of the two models says of the frozen cells.
+
+    Attributes
+    ----------
+    label
+        Name and short hash, or the name alone of a model not written yet.
+    probabilities
+        (n, n_classes) mean class probabilities.
+    threshold
+        Of the model itself.
+    calibration
+        Of the model, if it has one.
+    """
+
+    label: str
+    probabilities: NDArray[np.float64]
+    threshold: float
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Frozen:
+    """The frozen cells, as the models' classes name them."""
+
+    records: Sequence[CellRecord]
+    targets: NDArray[np.intp]
+    classes: Sequence[ClassInfo]
+
+    @property
+    def abnormal(self) -> NDArray[np.bool_]:
+        """Whether each cell is abnormal."""
+        return np.array([self.classes[t].abnormal for t in self.targets], dtype=bool)
+
+    @property
+    def groups(self) -> list[str]:
+        """Slide, patient or specimen of each cell."""
+        return [r.group for r in self.records]
+
+    def scores(self, model: Candidate) -> NDArray[np.float64]:
+        """Probability of abnormal of each cell."""
+        abnormal = np.array([c.abnormal for c in self.classes])
+        return np.asarray(model.probabilities[:, abnormal].sum(axis=1))
+
+    def calls(self, model: Candidate) -> NDArray[np.intp]:
+        """Class called of each cell: two classes by the threshold, more by the largest mean."""
+        if len(self.classes) > 2:
+            return np.asarray(model.probabilities.argmax(axis=1))
+        abnormal = int(np.argmax([c.abnormal for c in self.classes]))
+        above = self.scores(model) > model.threshold
+        return np.where(above, abnormal, 1 - abnormal)
+
+
+def compare(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any]:
+    """Measure both models on the frozen cells; ready for JSON.
+
+    Returns
+    -------
+    dict
+        ``n``, ``groups``, ``models`` (``parent`` and ``child``), ``paired``, ``changed``,
+        ``gate``. Without frozen cells only ``n`` and ``gate``.
+    """
+    if len(cells.records) == 0:
+        why = f"The data have no frozen part; {NOTHING_SHOWN}."
+        return {"n": 0, "groups": 0, "gate": {"passed": False, "why": why}}
+    models = {"parent": _measured(cells, parent), "child": _measured(cells, child)}
+    return {
+        "n": len(cells.records),
+        "groups": len(set(cells.groups)),
+        "classes": [c.name for c in cells.classes],
+        "models": models,
+        "paired": _paired(cells, parent, child),
+        "changed": _changed(cells, parent, child),
+        "gate": gate(cells, models["parent"], models["child"]),
+    }
+
+
+def _measured(cells: Frozen, model: Candidate) -> dict[str, Any]:
+    scores, calls = cells.scores(model), cells.calls(model)
+    names = [cells.classes[t].name for t in cells.targets]
+    report: dict[str, Any] = {"model": model.label}
+    report |= m.binary_report(cells.abnormal, scores, cells.groups, model.threshold)
+    report["class_recall"] = _rounded(_mean_recall(cells.targets, calls))
+    report["by_class"] = m.recall_by_class(names, calls == cells.targets)
+    report["confusion"] = m.confusion(cells.targets, calls, len(cells.classes)).tolist()
+    report["calibrated"] = None
+    if model.calibration is not None:
+        better = calibrated(model.calibration, scores)
+        whole = m.binary_report(cells.abnormal, better, cells.groups, 0.5)
+        kept = ("brier", "brier_interval", "calibration_error", "calibration_error_interval")
+        report["calibrated"] = {key: whole[key] for key in kept}
+    report["bins"] = m.BINS
+    return report
+
+
+def _mean_recall(targets: NDArray[np.intp], calls: NDArray[np.intp]) -> float:
+    return float(np.mean([np.mean(calls[targets == t] == t) for t in np.unique(targets)]))
+
+
+def _paired(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any]:
+    truth = cells.abnormal
+    scores = (cells.scores(parent), cells.scores(child))
+    calls = (cells.calls(parent), cells.calls(child))
+
+    def accuracy(rows: Rows, which: int) -> float:
+        return float(np.mean(calls[which][rows] == cells.targets[rows]))
+
+    def auc(rows: Rows, which: int) -> float:
+        return m.auc(truth[rows], scores[which][rows])
+
+    def recall(rows: Rows, which: int) -> float:
+        return _mean_recall(cells.targets[rows], calls[which][rows])
+
+    everything = np.arange(len(truth))
+    found: dict[str, Any] = {}
+    for name, measure in (("accuracy", accuracy), ("class_recall", recall), ("auc", auc)):
+        interval, resampled = m.paired_interval(measure, cells.groups)
+        found[name] = {
+            "gain": _rounded(measure(everything, 1) - measure(everything, 0)),
+            "interval": [_rounded(v) for v in interval],
+        }
+        found["resampled"] = resampled
+    return found
+
+
+def _changed(cells: Frozen, parent: Candidate, child: Candidate) -> list[dict[str, Any]]:
+    """Cells whose call changed, those whose score moved most first."""
+    before, after = cells.calls(parent), cells.calls(child)
+    old, new = cells.scores(parent), cells.scores(child)
+    rows = np.flatnonzero(before != after)
+    rows = rows[np.argsort(-np.abs(new - old)[rows], kind="stable")]
+    names = [c.name for c in cells.classes]
+    return [
+        {
+            "uid": cells.records[i].uid,
+            "image": str(cells.records[i].image),
+            "group": cells.records[i].group,
+            "row": cells.records[i].row,
+            "col": cells.records[i].col,
+            "truth": names[cells.targets[i]],
+            "parent_call": names[before[i]],
+            "child_call": names[after[i]],
+            "parent_score": _rounded(float(old[i])),
+            "child_score": _rounded(float(new[i])),
+            "right": _who(before[i] == cells.targets[i], after[i] == cells.targets[i]),
+        }
+        for i in rows.tolist()
+    ]
+
+
+def _who(parent: bool, child: bool) -> str:
+    return "child" if child else "parent" if parent else "neither"
+
+
+def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[str, Any]:
+    """Whether the child may become a default: see the module.
+
+    Returns
+    -------
+    dict
+        ``passed``, ``why`` (a sentence) and ``measures``: name to [parent, child].
+    """
+    if len(set(cells.abnormal.tolist())) < 2:
+        kind = "abnormal" if cells.abnormal[0] else "normal"
+        return {
+            "passed": False,
+            "why": f"The frozen part holds only {kind} cells; {NOTHING_SHOWN}.",
+            "measures": {},
+        }
+    names = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}
+    if len(cells.classes) > 2:
+        names["class_recall"] = "mean recall of the classes"
+    measures = {key: [parent[key], child[key]] for key in names}
+    worse = [
+        f"{names[key]} {new:.4f} after {old:.4f}"
+        for key, (old, new) in measures.items()
+        if new < old
+    ]
+    where = f"on the {len(cells.records)} frozen cells"
+    if worse:
+        why = f"Below the parent {where}: {', '.join(worse)}."
+    else:
+        why = f"Not below the parent {where}: " + ", ".join(
+            f"{names[key]} {new:.4f} after {old:.4f}" for key, (old, new) in measures.items()
+        )
+        why += "."
+    return {"passed": not worse, "why": why, "measures": measures}
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
