@@ -28,6 +28,7 @@ from napari_cellpath.models import (
     read_tensors,
     save_model,
 )
+from napari_cellpath.project import trained
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.predict import load_network
 from training import metrics as m
@@ -84,6 +85,13 @@ def run_finetune(
     entry = find_model(recipe.finetune.parent, System.DEEPPAP)
     sides = read_sides(recipe, entry.info)
     opened()
+    project = sides.data.folder if recipe.data.layout == "project" else None
+    if project is not None and not resume:
+        everybody = np.concatenate([sides.train, sides.validation, sides.frozen])
+        trained.begin_run(
+            project, out, sorted(set(sides.groups(everybody))),
+            system=str(System.DEEPPAP), name=recipe.name, parent=entry.label,
+        )  # fmt: skip
     say(
         f"parent {entry.label}; {len(sides.train)} cells to learn from, {len(sides.validation)} to "
         f"choose on, {len(sides.frozen)} frozen"
@@ -103,9 +111,13 @@ def run_finetune(
     write_whole(used, recipe.model_dump_json(indent=1).encode())
     log = ProgressLog(out, finetune_plan(recipe, network, sides))
     network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return _FineTuning(
+    folder = _FineTuning(
         recipe, entry, sides, network, out, say, should_stop, resume, device, log
     ).go()
+    if project is not None:
+        gate = json.loads((out / "report.json").read_text())["gate"]
+        say(f"in the project as {trained.end_run(project, out, folder, gate)}")
+    return folder
 
 
 @dataclass

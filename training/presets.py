@@ -56,7 +56,11 @@ def finetune_recipe(
     if preset not in PRESETS:
         raise UnknownNameError(f"There is no preset '{preset}'. Known: {', '.join(PRESETS)}.")
     own = Path(str(parent).partition("@")[0]).name
-    made = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{own}-{Path(data).stem}").strip("-._")[:80]
+    if own.isdecimal():  # models/NAME/VERSION of a project
+        own = Path(str(parent)).parent.name
+    stem = Path(data).stem
+    made = own if own.endswith(f"-{stem}") else f"{own}-{stem}"  # a second round is a new version
+    made = re.sub(r"[^A-Za-z0-9._-]+", "-", made).strip("-._")[:80]
     settings = PRESETS[preset]
     content = {
         "name": name or made,

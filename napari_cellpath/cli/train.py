@@ -80,6 +80,9 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint in --out.")] = False,
     device: o.DeviceOption = o.Device.auto,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Only tell how long it will take on the CPU.")
+    ] = False,
 ) -> None:
     """Train a model from a recipe, or fine-tune one; Ctrl-C keeps the last checkpoint."""
     import training
@@ -87,6 +90,10 @@ def train(
     if (recipe is None) == (parent is None) or (parent is None) != (data is None):
         raise RecipeError("Give a recipe, or --parent with --data; not both.")
     what = recipe or training.finetune_recipe(str(parent), str(data), str(preset), name)
+    if estimate:
+        seconds = training.estimate_seconds(what)
+        typer.echo(f"About {seconds:.0f} s" if seconds < 120 else f"About {seconds / 60:.0f} min")
+        return
     with stopping_on_ctrl_c() as should_stop:
         folder = training.run(
             system, what, out, budget=budget, resume=resume, device=device,

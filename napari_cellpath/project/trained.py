@@ -54,6 +54,11 @@ def end_run(project: Path, run: Path, model: Path, gate: Mapping[str, Any]) -> P
         The model is damaged, or the project cannot be written.
     """
     info = read_info(model)
+    with Project.open(project, read_only=True) as of:
+        known = of.state.runs.get(run.name, {}).get("model", {})
+    there = project / MODELS / str(known.get("name")) / str(known.get("version"))
+    if known.get("sha256") == info.sha256 and there.is_dir():
+        return there  # a run that was started again after its end
     home = project / MODELS / info.name
     try:
         home.mkdir(parents=True, exist_ok=True)

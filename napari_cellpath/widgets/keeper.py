@@ -60,6 +60,10 @@ class Keeper:
     """Another project, something was saved, or there is something else to undo."""
     told = Signal(str, str)
     """Severity and a sentence for the user."""
+    switched = Signal()
+    """Another project is open."""
+    model_wanted = Signal(Path)
+    """Folder of a model that the docks are to use now."""
     image_found = Signal(object)
     """`ImageFacts` of an image of the project that should be opened."""
 
@@ -303,6 +307,7 @@ class Keeper:
         for nuclei in list(self._known):
             self._record(nuclei)
         self.changed.emit()
+        self.switched.emit()
         self._offer_image(project)
 
     def _offer_image(self, project: Project) -> None:

@@ -19,8 +19,9 @@ from napari_cellpath.backend import Backend, shared_backend
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import Border, Preset, System
-from napari_cellpath.models import ModelEntry, list_models
+from napari_cellpath.models import ModelEntry, find_model, list_models
 from napari_cellpath.models.registry import DEFAULT_MODELS
+from napari_cellpath.project import trained
 from napari_cellpath.widgets import model_card, wording
 from napari_cellpath.widgets.frame import DockFrame
 from napari_cellpath.widgets.keys import SHEET_KEY, KeySheet, shortcut_of
@@ -80,7 +81,12 @@ class NucleiDock(QWidget):
         self._running = False
         self._exported_to = ""
         defaults = nuclei_defaults()
-        self._models = {e.name: e for e in (models or (lambda: list_models(System.DEEPPAP)))()}
+        self._list_models = (
+            (lambda _first: models())
+            if models
+            else lambda first: list_models(System.DEEPPAP, first)
+        )
+        self._models = {e.name: e for e in self._list_models([])}
         method = Method(preset=defaults.preset, band_of_user=defaults.review_band)
         chosen = defaults.model or DEFAULT_MODELS[System.DEEPPAP]
         if not defaults.model and chosen not in self._models and self._models:
@@ -117,6 +123,8 @@ class NucleiDock(QWidget):
         self.frame.method.add_setting("Find, µm", self._find_settings())
         self.project = ProjectBar(self.session.viewer, self.session.keeper, marks=True)
         keeper = self.session.keeper
+        keeper.switched.connect(self._use_projects_model)
+        keeper.model_wanted.connect(self._use_model)
         self.project.complete_wanted.connect(self._mark_complete)
         self.project.import_wanted.connect(self._import)
         self.project.export_wanted.connect(lambda p: keeper.export_file(p, self.session.source))
@@ -297,6 +305,26 @@ class NucleiDock(QWidget):
         self._show_clicking(self.session.clicking)
         self._show_jobs()
 
+    def _use_projects_model(self) -> None:
+        """Offer the models of the project that was opened, and use its default."""
+        project = self.session.keeper.project
+        default = None if project is None else trained.default_model(project, System.DEEPPAP)
+        self._use_model(default)
+
+    def _use_model(self, folder: Path | None) -> None:
+        """Look for models again and, where one is given, use that."""
+        project = self.session.keeper.project
+        first = [] if project is None else [project.folder / trained.MODELS]
+        self._models = {e.name: e for e in self._list_models(first)}
+        entry = next((e for e in self._models.values() if e.folder == folder), None)
+        if folder is not None and entry is None:  # an older version of one that is listed
+            entry = find_model(folder, System.DEEPPAP)
+            self._models[entry.name] = entry
+        self._model_choices = [Choice(n, n, model_card.tip(e)) for n, e in self._models.items()]
+        if entry is not None:
+            self.session.use(entry=entry)
+        self._show_subject()
+
     def _show_images(self) -> None:
         choices = [Choice(image, image.name, image.name) for image in self.session.images]
         self.frame.subject.set_images(choices, self.session.image)
@@ -457,6 +485,9 @@ class NucleiDock(QWidget):
             elif self._docked:
                 self._status_timer.stop()
                 self.project.let_go()
+                keeper = self.session.keeper
+                keeper.switched.disconnect(self._use_projects_model, missing_ok=True)
+                keeper.model_wanted.disconnect(self._use_model, missing_ok=True)
                 self.session.close()
         return super().event(event)
 

@@ -65,6 +65,7 @@ class TrainDock(QWidget):
         self._docked = False
         self._recipe: Path | None = None
         self._seen: Any = None
+        self._made: Path | None = None
         self.run = TrainRun(self)
         self._estimator: QProcess | None = None
 
@@ -113,6 +114,10 @@ class TrainDock(QWidget):
         layout.addWidget(self.curves)
         self.report = ReportView()
         layout.addWidget(self.report, 1)
+        self.use = QPushButton("Use the new model")
+        self.use.setToolTip("Nuclei docks turn to it; what was scored before is offered again.")
+        self.use.hide()
+        layout.addWidget(self.use)
         layout.addStretch(0)
         self.project_bar = ProjectBar(self.viewer, self.keeper)
         layout.addWidget(self.project_bar)
@@ -122,6 +127,7 @@ class TrainDock(QWidget):
         self.resume.clicked.connect(self.go_on)
         self.estimate.clicked.connect(self.ask_how_long)
         self.copy.clicked.connect(self.copy_command)
+        self.use.clicked.connect(self.use_model)
         self.preset.activated.connect(self._on_preset)
         self.run.progressed.connect(self._show_progress)
         self.run.ended.connect(self._on_ended)
@@ -209,6 +215,7 @@ class TrainDock(QWidget):
     def _begin(self, words: list[str], out: Path) -> None:
         self.curves.clear()
         self.report.hide()
+        self.use.hide()
         self.state.setText("Starting…")
         self.bar.setRange(0, 0)
         self.bar.show()
@@ -257,6 +264,23 @@ class TrainDock(QWidget):
             self._tell("warning", f"{out} has no readable report.")
             return
         self.report.show_report(report, out)
+        self._made = out
+        passed = bool(report.get("gate", {}).get("passed"))
+        self.use.setText("Use the new model" if passed else "Try the new model all the same")
+        self.use.show()
+
+    def use_model(self) -> None:
+        """Have the nuclei docks use the model of the run that is shown."""
+        project = self.keeper.project
+        if project is None or self._made is None:
+            return
+        model = project.state.runs.get(self._made.name, {}).get("model")
+        if model is None:
+            self._tell("warning", "The new model is not in the project yet; try again.")
+            return
+        folder = project.folder / trained.MODELS / model["name"] / model["version"]
+        self.keeper.model_wanted.emit(folder)
+        self._tell("info", f"Nuclei are scored with {model['name']} from now on.")
 
     # How long, the command, and the changed cells.
 
