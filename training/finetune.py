@@ -160,9 +160,11 @@ class _FineTuning:
         features = self._features(child, head_only)
         info = self._info(threshold, calibration, report, learnt)
         arrays = self._arrays(child, head_only)
+        # Before the model: a run that is killed here is found done, and its report is there.
+        report |= {"child": info.name, "model_folder": str(folder)}
+        write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
         written = save_model(folder, info, arrays, write_child_card(info, report), features)
         report["child"] = f"{written.name}@{written.sha256[:8]}"
-        report["model_folder"] = str(folder)
         write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
         record = {
             "model": written.name,

@@ -13,7 +13,7 @@ from training.recipe import Recipe, check_recipe
 PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "finetune": {"method": "head"},
-        "optimiser": {"lr_head": 0.003, "weight_decay": 0.02},
+        "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
         "epochs": 40,
         "batch": 32,
     },

@@ -421,3 +421,45 @@ def test_reproduce_names_unknown_protocols(tmp_path, capsys):
     assert code == 2
     assert "herlev-jitter" in error
     assert not (tmp_path / "r").exists()
+
+
+def test_calibrated_scores_have_a_column_of_their_own(field, model, tmp_path, capsys):
+    """With a calibration in the model: beside the score, which is as before; without: no column."""
+    from napari_cellpath.models import Calibration
+
+    calibration = Calibration(temperature=2.0, bias=0.3, method="temperature+bias")
+    other = write_random_model(tmp_path / "calibrated", calibration=calibration)
+    raw, _ = predict(field, model, capsys)
+    rows, _ = predict(field, str(other), capsys)
+    assert list(rows[0])[4:8] == ["score", "std", "calibrated", "n_views"]
+    assert "calibrated" not in raw[0]
+    for row, before in zip(rows, raw, strict=True):
+        assert (row["score"], row["label"]) == (before["score"], before["label"])
+        assert float(row["calibrated"]) == calibration.apply(float(row["score"]))
+
+
+def test_models_with_features_are_exported_whole(model, tmp_path, capsys):
+    """Trunk features go with export and import, and `models verify` reads them."""
+    from napari_cellpath.models import read_card, read_features, read_info, read_tensors, save_model
+    from training.trunk_features import shipped_features
+
+    features = np.random.default_rng(0).normal(size=(4, 2, 512)).astype(np.float32)
+    shipped = shipped_features(features, [0, 1, 0, 1], [0, 1, 2, 3], list("abcd"))
+    whole = tmp_path / "whole"
+    save_model(whole, read_info(model), read_tensors(model), read_card(model), shipped)
+    assert run("models", "export", whole, "--out", tmp_path / "copy", capsys=capsys)[0] == 0
+    assert run("models", "verify", tmp_path / "copy", capsys=capsys)[0] == 0
+    again = read_features(tmp_path / "copy")
+    assert set(again) == {"features", "targets", "fine", "groups"}
+    (tmp_path / "copy" / "features.safetensors").write_bytes(b"\0" * 100)
+    code, text, _ = run("models", "verify", tmp_path / "copy", capsys=capsys)
+    assert code == 2
+    assert "DAMAGED" in text
+
+
+def test_train_needs_a_recipe_or_a_parent(tmp_path, capsys):
+    """Neither or both: one line, exit 2."""
+    for more in ((), ("r.yaml", "--parent", "m", "--data", "p.cellpath"), ("--parent", "m")):
+        code, _, error = run("train", "deeppap", *more, "--out", tmp_path / "o", capsys=capsys)
+        assert code == 2
+        assert "Give a recipe, or --parent with --data" in error

@@ -265,6 +265,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
         assert mine == theirs
 
 
+@pytest.mark.slow
 def test_distillation_stands_in_for_missing_features(
     world: tuple[Path, MadeProject, MadeProject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,3 +386,53 @@ def test_a_budget_shrinks_epochs(
     )  # fmt: skip
     assert verify(model).training["recipe"]["epochs"] == 1
     assert (tmp_path / "out" / "report.json").is_file()
+
+
+@pytest.mark.slow
+def test_the_command_line_needs_no_recipe_file(
+    world: tuple[Path, MadeProject, MadeProject], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, finished: tuple[Path, Path],
+) -> None:  # fmt: skip
+    """--parent, --data, --preset: the recipe is written into the run, and gives the run again."""
+    from napari_cellpath.cli import main
+    from training.recipe import read_recipe
+
+    parent, _, project = world
+    offer(monkeypatch, project)
+    words = [
+        "train", "deeppap", "--parent", str(parent), "--data", str(project.folder),
+        "--preset", "fast", "--name", "child", "--device", "cpu", "--budget", "1",
+    ]  # fmt: skip
+    assert main([*words, "--out", str(tmp_path / "short")]) == 0
+    written = tmp_path / "short" / "recipe.yaml"
+    assert read_recipe(written) == training.finetune_recipe(parent, project.folder, "fast", "child")
+    words = ["train", "deeppap", str(finished[0] / "recipe.yaml"), "--device", "cpu"]
+    assert main([*words, "--out", str(tmp_path / "again")]) == 0
+    first = json.loads((finished[0] / "report.json").read_text())
+    again = json.loads((tmp_path / "again" / "report.json").read_text())
+    assert again["models"] == first["models"] | {
+        "child": {**first["models"]["child"], "model": again["models"]["child"]["model"]}
+    }
+
+
+@pytest.mark.slow
+def test_validation_chooses_the_epoch_and_calibrates(
+    world: tuple[Path, MadeProject, MadeProject], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a validation part: three trials, the parent's head among the choices, a calibration."""
+    parent = world[0]
+    split = {Part.TRAIN: 4, Part.VALIDATION: 10, Part.FROZEN: 4}
+    project = make_project(tmp_path / "p.cellpath", split, seed=4)
+    wrong = project.relabelled(Part.TRAIN, {"normal": "abnormal", "abnormal": "normal"})
+    epochs = {}
+    for name, data in (("right", project), ("wrong", wrong)):
+        offer(monkeypatch, data)
+        model = training.run("deeppap", recipe_of(parent, data), tmp_path / name, device="cpu")
+        learnt = verify(model).training["learnt"]
+        assert len(learnt["trials"]) == 3
+        epochs[name] = learnt["chosen"]["epoch"]
+        if name == "right":
+            calibration = verify(model).calibration
+            assert calibration is not None
+            assert calibration.n == 40
+    assert epochs["wrong"] <= 2 < epochs["right"]  # what misleads is left early

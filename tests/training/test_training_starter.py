@@ -38,9 +38,9 @@ def test_starter_is_whole_and_small() -> None:
     listed = json.loads(
         (Path(napari_cellpath.models.__file__).parent / "starters.json").read_text()
     )["deeppap-herlev"]
-    for name in ("model.safetensors", "card.md"):
-        assert listed[name] == info.files[name]
-    assert set(listed) == {"model.safetensors", "card.md", "model.json"}
+    for name, digest in info.files.items():
+        assert listed[name] == digest
+    assert set(listed) == {*info.files, "model.json"}
 
 
 @needs_starter
