@@ -58,6 +58,8 @@ def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
             row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
             if np.isfinite(call.score):
                 row |= {"score": call.score, "std": call.std}
+                if call.calibrated is not None:
+                    row["calibrated"] = call.calibrated
             if several and len(call.probabilities) == len(table.scheme.classes):
                 row |= {
                     f"p_{name}": p
@@ -69,9 +71,12 @@ def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
     return rows
 
 
-def csv_columns(classes: Sequence[str]) -> tuple[str, ...]:
-    """Columns of the CSV: those of ``cellpath predict deeppap``, then the correction."""
-    return (*nucleus_columns(classes), CORRECTION)
+def csv_columns(classes: Sequence[str], calibrated: bool = False) -> tuple[str, ...]:
+    """Columns of the CSV: those of ``cellpath predict deeppap``, then the correction.
+
+    ``calibrated``: the model has a calibration, whose score stands beside the raw one.
+    """
+    return (*nucleus_columns(classes, calibrated), CORRECTION)
 
 
 def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) -> int:
@@ -89,7 +94,8 @@ def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) ->
     rows = csv_rows(nuclei, image)
     if not rows:
         raise CellpathError("There are no nuclei to export yet; click some first.")
-    write_calls(path, rows, csv_columns(nuclei.table.scheme.classes))
+    calibrated = any("calibrated" in row for row in rows)
+    write_calls(path, rows, csv_columns(nuclei.table.scheme.classes, calibrated))
     scheme, seen = nuclei.table.scheme, nuclei.table.features["seen"]
     summary = summarise(
         [{**row, "seen": bool(s)} for row, s in zip(rows, seen, strict=True)],

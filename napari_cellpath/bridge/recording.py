@@ -131,6 +131,7 @@ def kept_of(annotation: Annotation) -> Kept:
             label=said.label, probabilities=tuple(p for _, p in said.probabilities),
             threshold=0.5 if said.threshold is None else said.threshold,
             model=said.model, precision=said.precision, flags=said.flags,
+            calibrated=said.calibrated,
         )  # fmt: skip
     return Kept(
         annotation.uid, (row, col), annotation.id,
@@ -165,5 +166,5 @@ def _prediction(table: NucleusTable, uid: str) -> Prediction | None:
         std=call.std if np.isfinite(call.std) else None, n_views=call.n_views,
         probabilities=tuple(zip(names, call.probabilities, strict=True)) if fits and finite else (),
         threshold=call.threshold, model=call.model, precision=call.precision, flags=call.flags,
-        at=(call.row, call.col),
+        at=(call.row, call.col), calibrated=call.calibrated,
     )  # fmt: skip

@@ -62,10 +62,13 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
         return f"<b>Not assessable</b>: {escape(in_words(call.flags))}."
     unlike = [flag for flag in call.flags if flag in UNLIKE_FLAGS]
     warning = f"<b>Take with care</b>: {escape(in_words(unlike))}. " if unlike else ""
+    raw = "score" if call.calibrated is None else "raw score"
     text = warning + (
-        f"<b>{escape(call.label) or 'no call'}</b>, score {call.score:.3f} ± {call.std:.3f} "
+        f"<b>{escape(call.label) or 'no call'}</b>, {raw} {call.score:.3f} ± {call.std:.3f} "
         f"over {call.n_views} inputs by {escape(call.model)}"
     )
+    if call.calibrated is not None:
+        text += f"; calibrated {call.calibrated:.3f}"
     if entry is not None and call.model == entry.label:
         text += f" ({escape(model_card.headline(entry.info))})"
     if table.features["stale"][row]:
