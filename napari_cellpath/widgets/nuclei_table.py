@@ -60,8 +60,8 @@ def nucleus_table_columns(current: Callable[[], NucleiLayer | None]) -> tuple[Co
 
     return (
         Column("#", "Row of the layer", numbers, str, width=38, right=True),
-        Column("score", "Probability of abnormal, raw: as the network gives it; hollow: doubtful", feature("score"), _score,
-               dot, width=66),
+        Column("score", "Probability of abnormal, raw (not calibrated); hollow: doubtful",
+               feature("score"), _score, dot, width=66),
         Column("±", "Standard deviation over the network inputs", feature("std"), _score, width=48),
         Column("call", "What the model says at this threshold", feature("call"), width=78),
         Column("you say", "Your correction", feature("correction"), width=78),
