@@ -56,7 +56,7 @@ class ProjectBar(QWidget):
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
         self.menu_button = QToolButton()
-        self.menu_button.setText("Project")
+        self.menu_button.setText("Project  ")  # room for the arrow
         self.menu_button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self.menu = QMenu(self)
         self.menu.aboutToShow.connect(self._fill_menu)

@@ -10,28 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QEvent, QProcess
+from qtpy.QtCore import QEvent, QProcess, QSize, Qt
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
+    QFrame,
     QHBoxLayout,
     QLineEdit,
     QProgressBar,
     QPushButton,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import CellpathError
-from napari_cellpath.core.vocabulary import System
+from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
 from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.project import Project, ledger, trained
 from napari_cellpath.project.images import all_images
 from napari_cellpath.widgets import train_run
 from napari_cellpath.widgets.curves import Curves
+from napari_cellpath.widgets.frame import Themed
 from napari_cellpath.widgets.keeper import Keeper
 from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.sections import Choice, caption, fill, form, narrow, quiet
@@ -47,7 +50,7 @@ PRESETS = (
 MARGIN = 10
 
 
-class TrainDock(QWidget):
+class TrainDock(Themed):
     """Fine-tune a model on the open project, watch it, and see whether it is better.
 
     Parameters
@@ -64,13 +67,22 @@ class TrainDock(QWidget):
         self.keeper.enter()
         self._docked = False
         self._recipe: Path | None = None
-        self._seen: Any = None
+        self._seen: Any = ()  # of no project yet, not even of none
         self._made: Path | None = None
         self.run = TrainRun(self)
         self._estimator: QProcess | None = None
 
-        layout = QVBoxLayout(self)
+        inner = QWidget()
+        layout = QVBoxLayout(inner)
         layout.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN // 2)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll, 1)
         rows = form()
         layout.addLayout(rows)
         self.system = narrow(QComboBox())
@@ -120,7 +132,11 @@ class TrainDock(QWidget):
         layout.addWidget(self.use)
         layout.addStretch(0)
         self.project_bar = ProjectBar(self.viewer, self.keeper)
-        layout.addWidget(self.project_bar)
+        self.project_bar.layout().setContentsMargins(MARGIN, 0, MARGIN, MARGIN // 2)
+        outer.addWidget(self.project_bar)
+        note = quiet(RESEARCH_ONLY)
+        note.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+        outer.addWidget(note)
 
         self.start.clicked.connect(lambda: self.train())
         self.cancel.clicked.connect(self.run.cancel)
@@ -134,6 +150,14 @@ class TrainDock(QWidget):
         self.report.wanted.connect(self.go_to)
         self.keeper.changed.connect(self._on_project)
         self._on_project()
+
+    def sizeHint(self) -> QSize:  # noqa: N802
+        """Wide enough for the report's measures."""
+        return QSize(400, 640)
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Small: what does not fit is scrolled to."""
+        return QSize(300, 160)
 
     # What there is to learn from.
 
@@ -246,14 +270,15 @@ class TrainDock(QWidget):
         self.bar.hide()
         out = self.run.out
         if code == 0 and out is not None:
-            self.state.setText(f"Done: {out}")
+            self.state.setText(f"Done: run {out.name}.")
+            self.state.setToolTip(str(out))
             self.show_run(out)
         elif code == CANCELLED:
             self.state.setText("Stopped. Resume goes on where it was.")
         else:
             self.state.setText(said or f"The run failed (exit code {code}).")
             self._tell("error", said or f"The training run failed with exit code {code}.")
-        self._seen = None
+        self._seen = ()
         self._on_project()
 
     def show_run(self, out: Path) -> None:
@@ -292,7 +317,7 @@ class TrainDock(QWidget):
         process = self._estimator = QProcess(self)
         words = wanted.command(wanted.project / trained.RUNS / "estimate")
         process.setProgram(train_run.sys.executable)
-        process.setArguments(["-m", "napari_cellpath.cli", *words[1:], "--estimate"])
+        process.setArguments([*train_run.MODULE, *words[1:], "--estimate"])
         process.finished.connect(self._on_estimate)
         self.state.setText("Measuring a few steps…")
         process.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ MEASURES = (
     ("calibration_error", "Calibration error"),
 )
 """Key in the report and name on screen, in order. Of the last two less is better."""
+PICTURES = {"roc": "ROC", "reliability": "Reliability", "confusion": "Confusion"}
 
 
 def number(value: Any) -> str:
@@ -41,14 +43,14 @@ def measure(model: Mapping[str, Any], key: str) -> str:
     low_high = model.get(f"{key}_interval")
     if not isinstance(low_high, list | tuple) or None in low_high:
         return number(model.get(key))
-    return f"{number(model.get(key))} ({number(low_high[0])} to {number(low_high[1])})"
+    return f"{number(model.get(key))} ({low_high[0]:.2f}–{low_high[1]:.2f})"
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """The gate's decision and the paired gain, in two sentences."""
+    """The gate's decision and the paired gain, in a few sentences; rich text."""
     gate = report.get("gate", {})
     head = "The new model may be used." if gate.get("passed") else "The new model was not taken."
-    text = f"{head} {gate.get('why', '')}"
+    text = f"<b>{head}</b> {escape(str(gate.get('why', '')))}"
     gain = report.get("paired", {}).get("accuracy")
     if gain and gain.get("gain") is not None and None not in gain["interval"]:
         low, high = gain["interval"]
@@ -74,8 +76,9 @@ class ReportView(QWidget):
         self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         layout.addWidget(self.verdict)
         self.tabs = QTabWidget()
+        self.tabs.setMinimumHeight(250)
         layout.addWidget(self.tabs, 1)
-        self.measures = _table(["", "Parent", "New model"])
+        self.measures = _table(["", "Parent", "New model"], even=True)
         self.changed = _table(["Truth", "Was", "Now", "Right", "Image"])
         self.changed.setToolTip("Double click: go to the cell.")
         self.changed.cellDoubleClicked.connect(self._on_cell)
@@ -91,7 +94,7 @@ class ReportView(QWidget):
             self.tabs.addTab(self.measures, "Measures")
             self._fill_measures(models, report)
         for path in sorted(folder.glob("*.png")):
-            self.tabs.addTab(_Picture(path), path.stem.replace("_", " ").replace("-", " "))
+            self.tabs.addTab(_Picture(path), PICTURES.get(path.stem, path.stem))
         self._cells = list(report.get("changed", ()))
         if models:
             self.tabs.insertTab(1, self.changed, f"Changed ({len(self._cells)})")
@@ -147,7 +150,7 @@ class _Picture(QScrollArea):
             self._label.setPixmap(self._pixmap.scaledToWidth(width, smooth))
 
 
-def _table(names: list[str]) -> QTableWidget:
+def _table(names: list[str], *, even: bool = False) -> QTableWidget:
     table = QTableWidget(0, len(names))
     table.setHorizontalHeaderLabels(names)
     table.verticalHeader().hide()
@@ -155,6 +158,9 @@ def _table(names: list[str]) -> QTableWidget:
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
     table.horizontalHeader().setStretchLastSection(True)
+    table.setWordWrap(False)
+    for column in range(1, len(names)) if even else ():
+        table.horizontalHeader().setSectionResizeMode(column, QHeaderView.ResizeMode.Stretch)
     return table
 
 

@@ -16,6 +16,8 @@ from qtpy.QtCore import QObject, QProcess, QProcessEnvironment, QTimer, Signal
 LOOK_EVERY = 400  # ms
 PROGRESS, RECIPE, REPORT = "progress.jsonl", "recipe.yaml", "report.json"
 CANCELLED = 130
+MODULE = ["-m", "napari_cellpath.cli"]
+"""What the interpreter is to run: the command line, wherever it is installed."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class TrainRun(QObject):
         environment.insert("PYTHONUNBUFFERED", "1")
         process.setProcessEnvironment(environment)
         process.setProgram(sys.executable)
-        process.setArguments(["-m", "napari_cellpath.cli", *words[1:]])
+        process.setArguments([*MODULE, *words[1:]])
         process.readyReadStandardError.connect(self._hear)
         process.readyReadStandardOutput.connect(lambda: process.readAllStandardOutput())
         process.finished.connect(self._on_finished)

@@ -10,7 +10,6 @@ import numpy as np
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.core.vocabulary import FLAG_WORDS, UNLIKE_FLAGS
 from napari_cellpath.models import ModelEntry
-from napari_cellpath.widgets import model_card
 
 MOST_NAMED = 3  # more classes than this do not fit on one line
 
@@ -69,8 +68,8 @@ def detail(layer: NucleiLayer, selected: Sequence[str], entry: ModelEntry | None
     )
     if call.calibrated is not None:
         text += f"; calibrated {call.calibrated:.3f}"
-    if entry is not None and call.model == entry.label:
-        text += f" ({escape(model_card.headline(entry.info))})"
+    if entry is None or call.model != entry.label:
+        text += " (not the model chosen above)"
     if table.features["stale"][row]:
         text += "; <b>stale</b>: moved, made with other settings, or stopped half-way"
     elif not table.final[row]:

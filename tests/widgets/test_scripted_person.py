@@ -146,7 +146,7 @@ def test_thirty_corrections_make_a_better_model(person, qtbot, tmp_path, parent)
     assert 0 < low < high
     assert report["gate"]["passed"]
     dock, project = person.train, person.session.keeper.project
-    assert dock.report.verdict.text().startswith("The new model may be used.")
+    assert dock.report.verdict.text().startswith("<b>The new model may be used.")
     assert dock.report.changed.rowCount() == len(report["changed"]) > 0
     dock.report.changed.cellDoubleClicked.emit(0, 0)
     names = [Path(str(x.source.path or "")).name for x in person.viewer.layers]
