@@ -6,7 +6,7 @@ BIN := .venv/bin
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24 +extension GLX"
 SCREEN := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,$(XVFB))
 
-.PHONY: help setup demo test test-all lint train bench verify pictures clean
+.PHONY: help setup demo test test-all stress lint train bench verify pictures loop-pictures clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,10 @@ test: setup lint  ## everything but the slow tests
 
 test-all: setup lint  ## the slow ones too
 	$(SCREEN) $(BIN)/python -m pytest -m "not gpu"
+
+stress: setup  ## 500 kill -9 (annotating, saving, exporting, training) and 1000 random undo sequences
+	CELLPATH_KILLS=125 CELLPATH_SEQUENCES=1000 $(SCREEN) $(BIN)/python -m pytest --timeout=7200 \
+	    tests/project/test_kill.py tests/training/test_training_kill.py tests/project/test_undo.py
 
 lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
 	$(BIN)/ruff check .
@@ -44,6 +48,9 @@ pictures: setup  ## the pictures of README and docs, from generated cells
 	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures
 	mkdir -p docs/images && cp demo-output/pictures/scored-nuclei.png docs/images/nuclei-dock.png
 	cp demo-output/pictures/found-nuclei.png demo-output/pictures/show-why.png docs/images/
+
+loop-pictures: setup  ## the pictures of docs/loop.md: correct, review, retrain, trust
+	$(SCREEN) $(BIN)/python scripts/loop_pictures.py docs/images
 
 clean:  ## everything that make made
 	rm -rf .venv demo-output .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -26,10 +26,14 @@ MEASURES = (
     ("auc", "AUC"),
     ("sensitivity", "Sensitivity"),
     ("specificity", "Specificity"),
-    ("brier", "Brier score"),
-    ("calibration_error", "Calibration error"),
+    ("brier", "Brier"),
+    ("calibration_error", "ECE"),
 )
 """Key in the report and name on screen, in order. Of the last two less is better."""
+TIPS = {
+    "Brier": "Mean squared difference of score and truth; less is better.",
+    "ECE": "Expected calibration error over 15 equally wide bins; less is better.",
+}
 PICTURES = {"roc": "ROC", "reliability": "Reliability", "confusion": "Confusion"}
 
 
@@ -169,5 +173,5 @@ def _fill(table: QTableWidget, rows: list[tuple[str, ...]]) -> None:
     for row, texts in enumerate(rows):
         for column, text in enumerate(texts):
             item = QTableWidgetItem(text)
-            item.setToolTip(text)
+            item.setToolTip(TIPS.get(text.split(",")[0], text))
             table.setItem(row, column, item)
