@@ -355,9 +355,21 @@ class _FineTuning:
                     "learnt": learnt,
                     "gate": report["gate"],
                 },
-                "metrics": {
-                    key: report[key] for key in ("n", "groups", "views", "models", "paired")
-                    if key in report
-                },
+                "metrics": _metrics(report),
             }
         )  # fmt: skip
+
+
+def _metrics(report: dict[str, Any]) -> dict[str, Any]:
+    """What the model folder says of the model: itself first, its parent beside it."""
+    if "models" not in report:
+        return {}
+    return {
+        "frozen": {
+            "protocol": f"cells of slides kept apart, of which neither model learnt; views: "
+            f"{report['views']}",
+            "as_marked": report["models"]["child"],
+            "parent": report["models"]["parent"],
+        },
+        "paired": report["paired"],
+    }

@@ -313,6 +313,7 @@ class NucleiLayer:
         """Make nuclei what the journal holds of them; those that are not there are added."""
         positions = {k.uid: k.position for k in kept}
         new = [k for k in kept if k.uid not in self.table]
+        selected = self.selected()  # napari selects what is added
         self._replaying = [k.uid for k in new]
         try:
             if new:
@@ -326,6 +327,7 @@ class NucleiLayer:
         finally:
             self._replaying = None
         self._push(self.table.restore(kept))
+        self.select(selected)
 
     # What happens to the layer.
 

@@ -8,9 +8,10 @@ from typing import Any
 
 from napari_cellpath.models import ModelEntry, ModelInfo
 
-_FIRST = ("reserve", "out_of_fold")  # set apart for good is the more honest measure
+_FIRST = ("frozen", "reserve", "out_of_fold")  # set apart for good is the more honest measure
 _ALSO = {"auc": "AUC", "sensitivity": "sensitivity", "specificity": "specificity"}
 _NAMES = {
+    "frozen": "of slides kept apart",
     "reserve": "set apart before training",
     "out_of_fold": "of groups that the scoring model did not see",
 }

@@ -139,7 +139,7 @@ def test_the_child_says_what_it_comes_from(
     }
     assert info.training["gate"]["passed"] is True
     assert info.passed_gate
-    assert info.metrics["models"]["child"]["accuracy"] > 0.8
+    assert info.metrics["frozen"]["as_marked"]["accuracy"] > 0.8
     before, after = read_tensors(parent), read_tensors(finished[1])
     assert all(np.array_equal(before[k], after[k]) for k in before if k.startswith("trunk."))
     assert any(not np.array_equal(before[k], after[k]) for k in before if k.startswith("head."))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from napari_cellpath.backend.inline import InlineBackend
+from napari_cellpath.cli import main
 from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import Preset, System
 from napari_cellpath.models import find_model, read_info
@@ -130,6 +131,14 @@ def work(person: Person, tmp_path: Path, learn, frozen, wrong: bool) -> dict:
     return report
 
 
+def without_names(report: dict) -> dict:
+    return {k: v for k, v in report.items() if k != "model"} | {
+        m: {k: v for k, v in report[m].items() if k != "model"}
+        for m in ("parent", "child")
+        if m in report
+    }
+
+
 @pytest.fixture
 def person(make_napari_viewer, qtbot, parent, monkeypatch):
     monkeypatch.setenv("CELLPATH_MODELS", str(parent.parent))
@@ -155,6 +164,13 @@ def test_thirty_corrections_make_a_better_model(person, qtbot, tmp_path, parent)
     dock.use.click()
     assert person.session.method.entry.label == report["child"]
     assert ledger.used_by(project, learn[0].group)
+
+    # The command line gives the same model and the same report from the run's own recipe.
+    again = tmp_path / "again"
+    assert main(["train", "deeppap", str(dock.run.out / "recipe.yaml"), "--out", str(again)]) == 0
+    by_command = json.loads((again / "report.json").read_text())
+    for key in ("models", "paired", "gate"):
+        assert without_names(by_command[key]) == without_names(report[key])
 
 
 def test_wrong_corrections_are_held_at_the_gate(person, qtbot, tmp_path, parent):
