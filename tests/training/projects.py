@@ -12,6 +12,8 @@ from PIL import Image
 from napari_cellpath.core.annotations import Annotation, ImageFacts, LabelledData, Part
 from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
 from napari_cellpath.models import ClassInfo, ModelInfo, save_model
+from napari_cellpath.project import Kind, Project
+from napari_cellpath.project.journal import Journal
 from napari_cellpath.systems.catalogue import build
 from tests.training.conftest import SIDE, draw_cell
 from training.datasets import CellRecord
@@ -84,20 +86,25 @@ def make_project(
     return MadeProject(folder, labelled)
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, *projects: MadeProject) -> None:
-    """Let `training` read these projects without a database."""
-    import sys
-    import types
-
-    known = {p.folder: p.labelled for p in projects}
-
-    def labelled(path: Path, system: System) -> LabelledData:
-        assert system is System.DEEPPAP
-        return known[Path(path)]
-
-    module = types.ModuleType("napari_cellpath.project")
-    module.labelled = labelled  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "napari_cellpath.project", module)
+def offer(_patch: object, *projects: MadeProject) -> None:
+    """Write these projects as real ones, each in its folder; one that stood there is replaced."""
+    for made in projects:
+        for old in made.folder.glob("project.db*"):
+            old.unlink()
+        labelled = made.labelled
+        with Project(Journal.create(made.folder, labelled.name)) as project:
+            facts = {
+                key: {
+                    "name": i.name, "path": i.path, "height": i.height, "width": i.width,
+                    "mpp": i.mpp, "group": i.group,
+                }
+                for key, i in labelled.images.items()
+            }  # fmt: skip
+            project.record(Kind.IMAGE, {"images": facts})
+            groups = {group: {"part": str(part)} for group, part in labelled.parts.items()}
+            project.record(Kind.SPLIT, {"groups": groups})
+            project.add(labelled.annotations)
+            project.flush()
 
 
 def write_parent(

@@ -68,7 +68,7 @@ def test_dock_opens_through_the_manifest(
     from napari_cellpath.widgets import nuclei
 
     monkeypatch.setattr(nuclei, "shared_backend", lambda: backend)
-    monkeypatch.setattr(nuclei, "list_models", lambda system: models())
+    monkeypatch.setattr(nuclei, "list_models", lambda _system, _first=(): models())
     viewer = make_napari_viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-cellpath", "Nuclei")
     assert isinstance(dock, nuclei.NucleiDock)
