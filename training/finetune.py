@@ -272,6 +272,8 @@ class _FineTuning:
 
     def _calibrate(self, validated: NDArray[np.float64]) -> tuple[Calibration | None, str]:
         rows = self.sides.validation
+        if len(rows) == 0:
+            return None, "Not calibrated: there are no validation cells that can be chosen on."
         return fit_calibration(
             self.sides.abnormal(rows), self._abnormal(validated), self.sides.groups(rows),
             f"the validation part of {self.sides.data.name}",

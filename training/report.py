@@ -4,7 +4,8 @@ The gate: where the point estimate of the area under the ROC curve *or* of the b
 at the model's own threshold lies below the parent's, the model is kept but is never made a
 default. Both, because either alone can be fooled: wrong labels that move every score alike leave
 the order of the cells, and with it the AUC, as it was; and a good choice of threshold can hide a
-worse order. Models of more than two classes are also held to the mean recall of their classes.
+worse order. Where all of that is just as it was, a worse Brier score shuts the gate too. Models of
+more than two classes are also held to the mean recall of their classes.
 """
 
 from __future__ import annotations
@@ -205,6 +206,14 @@ def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[s
         if new < old
     ]
     where = f"on the {len(cells.records)} frozen cells"
+    if all(old == new for old, new in measures.values()) and child["brier"] > parent["brier"]:
+        # A parent that ranks and calls every frozen cell as well hides a child that is less sure.
+        measures["brier"] = [parent["brier"], child["brier"]]
+        why = (
+            f"No better than the parent {where}, and its scores are further from the truth: Brier "
+            f"{child['brier']:.4f} after {parent['brier']:.4f}."
+        )
+        return {"passed": False, "why": why, "measures": measures}
     if worse:
         why = f"Below the parent {where}: {', '.join(worse)}."
     else:

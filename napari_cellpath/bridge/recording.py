@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,7 @@ class NucleiRecorder:
         gone = [uid for uid in touched if uid not in objects and uid in self.nuclei.table]
         mine = [uid for uid in touched if self._is_mine(uid)]
         self.nuclei.take_away(gone)
-        self.nuclei.take_in([kept_of(Annotation.from_facts(u, objects[u])) for u in mine])
+        self.nuclei.take_in([kept_of(u, objects[u]) for u in mine])
         return len(gone) + len(mine)
 
     def _is_mine(self, uid: str) -> bool:
@@ -73,7 +74,7 @@ class NucleiRecorder:
     def _bring_together(self) -> None:
         known = [u for u in self.project.state.objects if self._is_mine(u)]
         objects = self.project.state.objects
-        self.nuclei.take_in([kept_of(Annotation.from_facts(u, objects[u])) for u in known])
+        self.nuclei.take_in([kept_of(u, objects[u]) for u in known])
         have = set(known)
         new = [str(u) for u in self.nuclei.table.uids if u not in have]
         if new:
@@ -117,26 +118,31 @@ class NucleiRecorder:
         ]  # fmt: skip
 
 
-def kept_of(annotation: Annotation) -> Kept:
-    """What the nuclei layer takes of an annotation."""
-    row, col = annotation.centre
-    said = annotation.prediction
+def kept_of(uid: str, facts: Mapping[str, Any]) -> Kept:
+    """What the nuclei layer takes of an object's facts (`Annotation.to_facts`).
+
+    Straight from the facts: by way of `Annotation` 100,000 nuclei took three times as long.
+    """
+    row, col = facts["geometry"]
+    said = facts.get("prediction")
     call = None
     if said is not None:
-        place = said.at or (row, col)
-        score = float("nan") if said.score is None else said.score
+        at_row, at_col = said.get("at") or (row, col)
+        score, std, threshold = said.get("score"), said.get("std"), said.get("threshold")
         call = NucleusCall(
-            uid=annotation.uid, row=float(place[0]), col=float(place[1]), score=score,
-            std=float("nan") if said.std is None else said.std, n_views=said.n_views,
-            label=said.label, probabilities=tuple(p for _, p in said.probabilities),
-            threshold=0.5 if said.threshold is None else said.threshold,
-            model=said.model, precision=said.precision, flags=said.flags,
-            calibrated=said.calibrated,
+            uid=uid, row=float(at_row), col=float(at_col),
+            score=math.nan if score is None else float(score),
+            std=math.nan if std is None else float(std),
+            n_views=int(said.get("n_views", 0)), label=str(said.get("label", "")),
+            probabilities=tuple(said.get("probabilities", {}).values()),
+            threshold=0.5 if threshold is None else float(threshold),
+            model=str(said.get("model", "")), precision=str(said.get("precision", "fp32")),
+            flags=tuple(said.get("flags", ())), calibrated=said.get("calibrated"),
         )  # fmt: skip
+    labels = facts.get("labels")
     return Kept(
-        annotation.uid, (row, col), annotation.id,
-        annotation.labels[0] if annotation.labels else "", annotation.seen, call,
-        readings_text(dict(annotation.readings)),
+        uid, (float(row), float(col)), str(facts.get("id", "")), labels[0] if labels else "",
+        bool(facts.get("seen", False)), call, readings_text(facts.get("readings", {})),
     )  # fmt: skip
 
 

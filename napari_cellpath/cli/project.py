@@ -72,6 +72,8 @@ def create(
 ) -> None:
     """Make an empty project."""
     names = [name.strip() for name in classes.split(",") if name.strip()]
+    if classes and not names:
+        raise ProjectError("--classes names no class; leave it out where any is welcome.")
     if len(set(names)) < len(names):
         raise ProjectError("--classes names one class twice.")
     with Project.create(project, author=author) as made:

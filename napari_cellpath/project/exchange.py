@@ -7,12 +7,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
-from napari_cellpath.core.annotations import Annotation, ImageFacts
-from napari_cellpath.core.errors import ProjectError
+from napari_cellpath.core.annotations import Annotation, ImageFacts, check_geometry
+from napari_cellpath.core.errors import CellpathError, ProjectError
 from napari_cellpath.core.requests import FileImage, new_uid
 from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
 from napari_cellpath.project.events import Facts, Kind
-from napari_cellpath.project.images import add_image, all_images, key_of_file
+from napari_cellpath.project.images import (
+    add_image,
+    all_images,
+    image_facts,
+    key_of_file,
+    set_group,
+)
 from napari_cellpath.project.interchange import (
     Imported,
     read_file,
@@ -62,10 +68,14 @@ def image_of_file(
         It cannot be read.
     """
     file = FileImage(str(path), mpp)
-    return add_image(
-        project, key_of_file(path), path.name, image_shape(file),
+    key = key_of_file(path)
+    add_image(
+        project, key, path.name, image_shape(file),
         path=path, mpp=mpp or image_mpp(file), group=group,
     )  # fmt: skip
+    if group:
+        set_group(project, key, group)
+    return image_facts(project, key)
 
 
 def import_file(
@@ -177,6 +187,8 @@ def export_file(
 ) -> int:
     """Write objects of one image, or of all where the format can hold several; returns how many.
 
+    Nuclei that were dragged off their image are left out: no program takes them in again.
+
     Raises
     ------
     ProjectError
@@ -186,7 +198,7 @@ def export_file(
     """
     chosen = [
         a for a in project.annotations(image.key if image else None, system)
-        if a.image in project.state.images
+        if a.image in project.state.images and _lies_on(a, image_facts(project, a.image))
     ]  # fmt: skip
     if not chosen:
         where = f" on {image.name}" if image else ""
@@ -205,6 +217,16 @@ def export_file(
     if form is Format.COCO:
         return write_coco(path, chosen, images, names)
     return write_csv(path, chosen, images)
+
+
+def _lies_on(annotation: Annotation, image: ImageFacts) -> bool:
+    try:
+        check_geometry(
+            annotation.shape, annotation.geometry, annotation.uid, (image.height, image.width)
+        )
+    except CellpathError:
+        return False
+    return True
 
 
 def _colours(names: Sequence[str], annotations: Iterable[Annotation]) -> dict[str, str]:

@@ -137,17 +137,33 @@ def add_image(
     group
         Slide, patient or specimen; by default the image's own name without its ending.
     """
+    known = project.state.images.get(key)
+    name = _own_name(project, key, name, Path(path) if path else None)
     facts: dict[str, Any] = {"name": name, "height": shape[0], "width": shape[1]}
     if path:
         facts["path"] = _path_in(project.folder, Path(path))
     if mpp is not None:
         facts["mpp"] = mpp
-    known = project.state.images.get(key)
     if known is None:
-        facts["group"] = group or (Path(name).stem if path else name)
+        facts["group"] = group or (str(Path(name).with_suffix("")) if path else name)
     project.record(Kind.IMAGE, {"images": {key: facts}})
     ledger.assign(project, [project.state.images[key]["group"]])
     return image_facts(project, key)
+
+
+def _own_name(project: Project, key: str, name: str, path: Path | None) -> str:
+    """A name no other image of the project has: patient1/001.jpg beside another 001.jpg."""
+    others = {f["name"] for k, f in project.state.images.items() if k != key}
+    parents = list(path.resolve().parents) if path is not None else []
+    for parent in parents:
+        if name not in others or not parent.name:
+            break
+        name = f"{parent.name}/{name}"
+    number = 2
+    base = name
+    while name in others:
+        name, number = f"{base} ({number})", number + 1
+    return name
 
 
 def relocate(project: Project, paths: Mapping[str, str]) -> None:

@@ -72,6 +72,8 @@ class Keeper:
         self._recorders: dict[NucleiLayer, NucleiRecorder] = {}
         self._known: dict[NucleiLayer, Source] = {}
         self._areas: dict[Shapes, BoxRecorder] = {}
+        self.held_back = ""
+        """Why nothing may be undone now; empty while it may."""
         self._refused = False
         self._door = Door(lambda _events: None)
         self._docks = 0
@@ -105,9 +107,8 @@ class Keeper:
         if source is None or not source.key or nuclei in self._known:
             return  # another dock had it watched
         self._known[nuclei] = source
-        if self.project is None and not len(nuclei):
-            nuclei.happened.connect(self._on_first_gesture)
-        else:
+        nuclei.happened.connect(self._on_first_gesture)
+        if self.project is not None or len(nuclei):
             self._ready()
 
     def forget(self, nuclei: NucleiLayer) -> None:
@@ -131,9 +132,10 @@ class Keeper:
         """The project, begun if there is none, with every layer recorded; None where it cannot."""
         if self.project is None:
             self._begin()
-        for nuclei in list(self._known):
-            nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
-            if nuclei not in self._recorders:
+        images = {} if self.project is None else self.project.state.images
+        for nuclei, source in list(self._known.items()):
+            # An image that is merely open is none of the project's business yet.
+            if nuclei not in self._recorders and (len(nuclei) or source.key in images):
                 self._record(nuclei)
         return self.project
 
@@ -141,6 +143,7 @@ class Keeper:
         project = self.project
         if project is None:
             return
+        nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
         source = self._known[nuclei]
         if any(r.image == source.key for r in self._recorders.values()):
             # Two sets of nuclei of one image would give one cell two truths to learn from.
@@ -170,9 +173,7 @@ class Keeper:
                 viewer.add_layer(layer)
             if layer not in self._areas:
                 _know(project, source, conventions.image_shape(image))
-                self._areas[layer] = BoxRecorder(
-                    layer, project, source.key, System.DEEPPAP, complete=True
-                )
+                self._areas[layer] = _areas_of(layer, project, source.key)
                 keys.bind(layer, {"undo": self.undo, "redo": self.redo})
                 viewer.layers.events.removed.connect(self._on_removed)
         except CellpathError as error:
@@ -185,6 +186,23 @@ class Keeper:
             "Draw rectangles in which every nucleus is marked: what is unmarked there counts as "
             "no nucleus.",
         )
+
+    def show_areas(self, viewer: Any, image: Image, source: Source | None) -> None:
+        """Draw the rectangles that the project holds of an image, if there are any."""
+        project = self.project
+        if project is None or source is None:
+            return
+        if conventions.complete_layer_of(image, viewer.layers) is not None or not any(
+            o["image"] == source.key and o.get("complete") for o in project.state.objects.values()
+        ):
+            return
+        layer = conventions.create_complete_layer(image)
+        active = viewer.layers.selection.active
+        viewer.add_layer(layer)
+        self._areas[layer] = _areas_of(layer, project, source.key)
+        keys.bind(layer, {"undo": self.undo, "redo": self.redo})
+        viewer.layers.events.removed.connect(self._on_removed)
+        viewer.layers.selection.active = active
 
     def _on_removed(self, event: Any) -> None:
         recorder = self._areas.pop(event.value, None)
@@ -211,6 +229,9 @@ class Keeper:
         self._go("redo", "Redid")
 
     def _go(self, way: str, did: str) -> None:
+        if self.held_back:
+            self.told.emit("info", self.held_back)
+            return
         try:
             done: Undone | None = None if self.project is None else getattr(self.project, way)()
         except CellpathError as error:
@@ -224,7 +245,11 @@ class Keeper:
         self.changed.emit()
 
     def open(self, folder: Path | str) -> bool:
-        """Turn to another project; what is in the viewer joins it. Returns whether it worked."""
+        """Turn to another project; returns whether it worked.
+
+        What is in the viewer stays in the project it is of and makes room for this one's. Only
+        nuclei of no project at all join it.
+        """
         try:
             if self.project is not None and Path(folder).resolve() == self.project.folder.resolve():
                 self.told.emit("info", f"{self.project.name} is open already.")
@@ -256,7 +281,7 @@ class Keeper:
         except CellpathError as error:
             self.told.emit("error", str(error))
             return False
-        self._switch(project)
+        self._switch(project, same=True)
         self.told.emit("info", f"Saved as {project.folder}; every edit is saved from now on.")
         return True
 
@@ -268,6 +293,7 @@ class Keeper:
             return
         try:
             _know(project, source, conventions.image_shape(image))
+            self._ready()  # its nuclei layer is the project's now
             taken = exchange.import_file(project, path, image=image_facts(project, source.key))
         except CellpathError as error:
             self.told.emit("error", str(error))
@@ -298,14 +324,28 @@ class Keeper:
             return
         self.told.emit("info", f"{count:,} objects written to {path}.")
 
-    def _switch(self, project: Project) -> None:
-        old = self.project
+    def _switch(self, project: Project, *, same: bool = False) -> None:
+        """Turn to another project, or (``same``) to this one under another name."""
+        old, stays = self.project, 0
+        areas = {layer: recorder.image for layer, recorder in self._areas.items()}
+        recorded = set(self._recorders)
         self._drop_recorders()
         self._take(project)
         if old is not None:
             old.close()  # a session stays where it is, and can be recovered
-        for nuclei in list(self._known):
-            self._record(nuclei)
+        for nuclei in recorded if not same else ():
+            stays += len(nuclei)
+            nuclei.take_away([str(uid) for uid in nuclei.table.uids])
+        for nuclei in self._known:
+            nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
+            nuclei.happened.connect(self._on_first_gesture)
+        self._ready()
+        for layer, image in areas.items():
+            if not same:
+                layer.data = []
+            self._areas[layer] = _areas_of(layer, project, image)
+        if stays and old is not None:
+            self.told.emit("info", f"{stays:,} nuclei that were shown stay in {old.folder.name}.")
         self.changed.emit()
         self.switched.emit()
         self._offer_image(project)
@@ -351,6 +391,10 @@ class Keeper:
         return sum(recorder.replay(events) for recorder in recorders)
 
 
+def _areas_of(layer: Shapes, project: Project, image: str) -> BoxRecorder:
+    return BoxRecorder(layer, project, image, System.DEEPPAP, complete=True)
+
+
 def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
     """Make an image known to a project."""
     image = source.image
@@ -367,8 +411,11 @@ def _notify(severity: str, sentence: str) -> None:
 
 
 def _sentence(did: str, done: Undone, shown: int) -> str:
-    count = 0 if done.event is None else len(done.event.changes)
-    things = "1 nucleus" if count == 1 else f"{count:,} nuclei"
+    changes = () if done.event is None else done.event.changes
+    facts = [f for c in changes for f in (c.was, c.now) if f]
+    area = any(f.get("complete") for f in facts) or any(f.get("shape") == "box" for f in facts)
+    one, many = ("rectangle", "rectangles") if area else ("nucleus", "nuclei")
+    things = f"1 {one}" if len(changes) == 1 else f"{len(changes):,} {many}"
     what = f"{did} {_WORDS[done.kind]} {things}."
     if done.event is None:
         what = f"Nothing was undone: {_WORDS[done.kind]} was changed in another window since."

@@ -6,7 +6,6 @@ It only wires: the panels' wishes go to the session, the session's news to panel
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -38,6 +37,8 @@ SOON = 40  # ms in which news is gathered before it is shown
 NOTHING = "Nothing to review yet. Click or find nuclei with the Nuclei dock first."
 NO_MATCH = "Nothing here matches what ‘Show’ asks for."
 FOLDED, OPEN = "▸  Blind second reading", "▾  Blind second reading"
+
+BLIND_NO_UNDO = "A blind reading is under way: undoing would change labels that nobody sees."
 
 
 class ReviewDock(Themed):
@@ -137,8 +138,8 @@ class ReviewDock(Themed):
         gallery.digit_pressed.connect(self._label_by_key)
         gallery.taken_back.connect(lambda: self.label(""))
         gallery.agreed.connect(self.agree_with_page)
-        gallery.undone.connect(lambda: self._step_back(session.keeper.undo))
-        gallery.redone.connect(lambda: self._step_back(session.keeper.redo))
+        gallery.undone.connect(lambda: session.keeper.undo())
+        gallery.redone.connect(lambda: session.keeper.redo())
         gallery.moved.connect(self._on_moved)
         self.labels.class_chosen.connect(self.label)
         self.labels.agreed.connect(self.agree_with_page)
@@ -330,10 +331,6 @@ class ReviewDock(Themed):
             return 0
         return self.session.deck.agree(self._uids(self.gallery.on_page()))
 
-    def _step_back(self, step: Callable[[], None]) -> None:
-        if not self.blind.running:  # it would change labels that nobody sees
-            step()
-
     def go_to(self, place: int) -> None:
         """Show an item in the viewer."""
         row = int(self.session.round.rows[place])
@@ -382,6 +379,10 @@ class ReviewDock(Themed):
 
     # The blind reading.
 
+    def _hold_undo(self) -> None:
+        keeper = self.session.keeper
+        keeper.held_back = BLIND_NO_UNDO if self.blind.running else ""
+
     def begin_reading(self, reader: str, count: int, seed: int) -> None:
         """Hide what is known and deal items out to a reader; what is wrong is told."""
         try:
@@ -389,6 +390,7 @@ class ReviewDock(Themed):
         except CellpathError as error:
             self._tell("warning", str(error))
             return
+        self._hold_undo()
         self._show_blind()
         self.gallery.setFocus()
 
@@ -396,6 +398,7 @@ class ReviewDock(Themed):
         """Show everything again, and how far readers, labels and model agree."""
         was_running = self.blind.running
         self.blind.end()
+        self._hold_undo()
         self._show_blind()
         if was_running and len(self.session.deck):
             self.show_agreement()
@@ -423,6 +426,7 @@ class ReviewDock(Themed):
     def close_session(self) -> None:
         """End everything that goes on; safe to call twice."""
         self.blind.end()
+        self._hold_undo()
         for timer in (self._seen_timer, self._look_timer, self._refresh_timer, self._mirror_timer):
             timer.stop()
         self.thumbnails.close()

@@ -218,6 +218,7 @@ class LabelSection(QWidget):
             return
         for button in self.buttons:
             self._grid.removeWidget(button)
+            button.hide()  # it lives on until Qt comes round to it
             button.deleteLater()
         self.buttons, self._names, self._shown = [], tuple(names), None
         for number, (name, colour) in enumerate(zip(names, colours, strict=True)):

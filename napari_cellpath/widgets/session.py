@@ -393,6 +393,7 @@ class NucleiSession:
         for nuclei in self._held.values():
             if nuclei.image is image:
                 self.keeper.watch(nuclei, source)
+        self.keeper.show_areas(self.viewer, image, source)
         if image is self.image:
             self.subject_changed.emit()
 

@@ -171,3 +171,30 @@ def test_other_refusals(tmp_path, slides, capsys):
         ]
     )
     assert "go together" in cellpath(capsys, "project", "split", p, "--group", "slide0")[2]
+
+
+def test_images_of_one_file_name_stay_apart(tmp_path, capsys):
+    """Two patients' 001.png: two names, two groups, and an export that comes back."""
+    rng = np.random.default_rng(0)
+    p = tmp_path / "p.cellpath"
+    cellpath(capsys, "project", "create", p)
+    cells = table(tmp_path / "cells.csv", "row,col,label", "10,20,yes")
+    for patient in ("anna", "bert"):
+        path = tmp_path / patient / "001.png"
+        path.parent.mkdir()
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), np.uint8)).save(path)
+        assert cellpath(capsys, "project", "import", p, cells, "--image", path)[0] == 0
+    with Project.open(p, read_only=True) as project:
+        assert [i["name"] for i in project.state.images.values()] == ["001.png", "bert/001.png"]
+        assert len(project.state.groups) == 2
+    for form, name in (("csv", "o.csv"), ("coco", "o.json")):
+        out = tmp_path / name
+        assert cellpath(capsys, "project", "export", p, "--format", form, "--out", out)[0] == 0
+        code, said, err = cellpath(capsys, "project", "import", p, out)
+        assert code == 0, err
+        assert "0 added" in said
+    code, _, err = cellpath(capsys, "project", "add", p, tmp_path / "anna/001.png",
+                            "--group", "anna")  # fmt: skip
+    assert code == 0
+    with Project.open(p, read_only=True) as project:
+        assert "anna" in {i["group"] for i in project.state.images.values()}

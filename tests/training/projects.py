@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from napari_cellpath.core.annotations import Annotation, ImageFacts, LabelledData, Part

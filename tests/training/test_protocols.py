@@ -89,7 +89,7 @@ def test_jitter_and_run_folds(herlev):
 
 
 def test_a_budget_shrinks_the_run_and_is_reported(herlev):
-    """A twentieth of a second is not enough for thirty epochs: at least one is done, and it says so."""
+    """No machine does an epoch in a twentieth of a second: one is done, and it says so."""
     said = []
     report = herlev(split="group", budget=0.05, run_folds=1, on_progress=said.append)
     assert report["epochs"] == 1

@@ -253,3 +253,58 @@ def test_without_a_place_to_write_the_dock_works_and_says_so(make_dock, file, qt
     click(dock, qtbot, (40, 270))
     assert dock.session.keeper.project is None
     assert any("Edits are not kept" in record.message for record in notification_manager.records)
+
+
+def test_another_project_takes_nothing_of_the_one_before(make_dock, file, qtbot, tmp_path):
+    """Two readers' projects of one image stay apart; what was shown stays where it was."""
+    dock = make_dock(file)
+    keeper = dock.session.keeper
+    click(dock, qtbot, (40, 270))
+    dock.project.complete_wanted.emit()
+    area = dock.session.viewer.layers.selection.active
+    area.add_rectangles(np.array([[9.5, 9.5], [9.5, 49.5], [59.5, 49.5], [59.5, 9.5]]))
+    assert keeper.save_as(tmp_path / "one")
+    area.add_rectangles(np.array([[99.5, 9.5], [99.5, 49.5], [159.5, 49.5], [159.5, 9.5]]))
+    assert len(project_of(dock).state.objects) == 3
+    with Project.create(tmp_path / "two", author="second"):
+        pass
+    assert keeper.open(tmp_path / "two.cellpath")
+    assert "stay in one.cellpath" in notification_manager.records[-1].message
+    assert len(dock.session.nuclei) == 0
+    assert len(area.data) == 0
+    assert not project_of(dock).state.images
+    click(dock, qtbot, (80, 20))
+    assert len(project_of(dock).state.objects) == 1
+    assert keeper.open(tmp_path / "one.cellpath")
+    assert [tuple(p) for p in dock.session.nuclei.layer.data] == [(40, 270)]
+    assert len(area.data) == 2
+    with Project.open(tmp_path / "two.cellpath", read_only=True) as two:
+        assert len(two.state.objects) == 1
+
+
+def test_complete_rectangles_come_back_with_their_image(make_dock, file, qtbot, tmp_path):
+    dock = make_dock(file)
+    dock.project.complete_wanted.emit()
+    dock.session.viewer.layers.selection.active.add_rectangles(
+        np.array([[9.5, 9.5], [9.5, 49.5], [59.5, 49.5], [59.5, 9.5]])
+    )
+    assert dock.session.keeper.save_as(tmp_path / "one")
+    dock.session.close()
+    again = make_dock()
+    assert again.session.keeper.open(tmp_path / "one.cellpath")
+    qtbot.waitUntil(
+        lambda: any("complete here" in x.name for x in again.session.viewer.layers), timeout=10000
+    )
+
+
+def test_nothing_is_undone_while_it_is_held_back(make_dock, file, qtbot):
+    dock = make_dock(file)
+    click(dock, qtbot, (40, 270))
+    keeper = dock.session.keeper
+    keeper.held_back = "Not now."
+    dock.project.undo.click()
+    assert len(dock.session.nuclei) == 1
+    assert notification_manager.records[-1].message == "Not now."
+    keeper.held_back = ""
+    dock.project.undo.click()
+    assert len(dock.session.nuclei) == 0

@@ -153,7 +153,7 @@ class Intake:
         """
         base = base_name(name)
         for found in (
-            [i for i in self.images if i.path == name or i.key == name],
+            [i for i in self.images if name in (i.path, i.key, i.name)],
             [i for i in self.images if base in (i.name, Path(i.path).name)],
         ):
             if len(found) == 1:
@@ -177,6 +177,8 @@ class Intake:
             return self.image_named(name, what)
         if len(names) <= 1:
             return asked
+        if asked.name in names:  # two images of one file name differ in their folder
+            return asked if name == asked.name else None
         if asked.name not in map(base_name, names):
             raise TableError(f"{self.name} names {len(names)} images and none is {asked.name}.")
         return asked if base_name(name) == asked.name else None
