@@ -54,7 +54,8 @@ class NucleiRecorder:
 
     def replay(self, events: Iterable[Event]) -> int:
         """Put on the layer what undone, redone or foreign events changed; returns how many."""
-        touched = {c.uid for e in events for c in e.changes if c.table == "objects"}
+        # In the journal's order: rows must not depend on how a set is hashed.
+        touched = dict.fromkeys(c.uid for e in events for c in e.changes if c.table == "objects")
         objects = self.project.state.objects
         gone = [uid for uid in touched if uid not in objects and uid in self.nuclei.table]
         mine = [uid for uid in touched if self._is_mine(uid)]
