@@ -47,7 +47,8 @@ def measure(model: Mapping[str, Any], key: str) -> str:
     low_high = model.get(f"{key}_interval")
     if not isinstance(low_high, list | tuple) or None in low_high:
         return number(model.get(key))
-    return f"{number(model.get(key))} ({low_high[0]:.2f}–{low_high[1]:.2f})"
+    low, high = (f"{end:.2f}".removeprefix("0") for end in low_high)  # the dock is narrow
+    return f"{number(model.get(key))} ({low}–{high})"
 
 
 def verdict(report: Mapping[str, Any]) -> str:
@@ -114,9 +115,7 @@ class ReportView(QWidget):
         calibrated = [models[m].get("calibrated") for m in ("parent", "child")]
         if any(calibrated):
             for key, name in MEASURES[-2:]:
-                rows.append(
-                    (f"{name}, calibrated", *(measure(c, key) if c else "–" for c in calibrated))
-                )
+                rows.append((f"{name}, cal.", *(measure(c, key) if c else "–" for c in calibrated)))
         rows.append(("Cells", f"{report['n']}", f"{report['groups']} slides"))
         _fill(self.measures, rows)
 
