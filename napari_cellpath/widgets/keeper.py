@@ -254,6 +254,8 @@ class Keeper:
             if self.project is not None and Path(folder).resolve() == self.project.folder.resolve():
                 self.told.emit("info", f"{self.project.name} is open already.")
                 return True
+            if self.project is not None:
+                self.project.flush()  # else what a full disk holds up would be lost
             project = Project.open(folder)
         except CellpathError as error:
             self.told.emit("error", str(error))
@@ -264,6 +266,8 @@ class Keeper:
     def recover(self, session: unsaved.Abandoned) -> bool:
         """Go on with a session that was not closed; returns whether it worked."""
         try:
+            if self.project is not None:
+                self.project.flush()
             project = unsaved.recover(session.folder)
         except CellpathError as error:
             self.told.emit("error", str(error))
