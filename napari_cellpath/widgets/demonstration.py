@@ -83,6 +83,7 @@ def run_demonstration(
     dock.session.set_clicking(False)
     most_abnormal = int(np.argmax(scores_of(dock)))
     dock.session.select([str(nuclei.table.uids[most_abnormal])])
+    viewer.reset_view()  # the docks have narrowed the canvas since
     _settle(0.5)
     viewer.screenshot(str(out / "scored-nuclei.png"), canvas_only=False, flash=False)
     dock.export_to(str(out / "nuclei.csv"))
