@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.vocabulary import Border, Preset, System
+from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset, System
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,63 @@ class OcclusionRequest:
     model: str
     border: Border = Border.ZERO
     system: System = System.DEEPPAP
+
+
+@dataclass(frozen=True)
+class CellBox:
+    """One HEp-2 cell: the box round its nucleus, half-open level-0 pixel edges.
+
+    Rows 2 to 4 are ``row0`` 2, ``row1`` 5.
+    """
+
+    row0: int
+    col0: int
+    row1: int
+    col1: int
+    uid: str = field(default_factory=new_uid)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Row and column of the middle, napari convention (integer = pixel centre)."""
+        return (self.row0 + self.row1 - 1) / 2, (self.col0 + self.col1 - 1) / 2
+
+
+@dataclass(frozen=True)
+class PatternRequest:
+    """Tell the staining pattern of these cells with this model (HEp-2, papers.md 4).
+
+    The network sees a square round each box, wider by the model's framing; with ``whole`` it
+    sees the boxes as they are (images of single cells). ``channel`` says which plane of a
+    colour image is looked at.
+    """
+
+    image: Image
+    cells: tuple[CellBox, ...]
+    model: str
+    whole: bool = False
+    channel: Channel = Channel.GREEN
+    average: Average = Average.NONE
+    system: System = System.HEP2
+
+
+CELL_UM = (8.0, 30.0)
+"""Diameters of HEp-2 nuclei looked for by default, micrometres."""
+
+
+@dataclass(frozen=True)
+class FindCellsRequest:
+    """Find the cells of a fluorescence field, or of a region of it, and their masks.
+
+    ``region`` is (row, column, height, width) in level-0 pixels, None the whole image.
+    Diameters are micrometres; ``sensitivity`` scales the automatic threshold: above 1 dimmer
+    cells are found too.
+    """
+
+    image: Image
+    model: str
+    region: tuple[int, int, int, int] | None = None
+    smallest: float = CELL_UM[0]
+    largest: float = CELL_UM[1]
+    sensitivity: float = 1.0
+    channel: Channel = Channel.GREEN
+    system: System = System.HEP2

@@ -101,3 +101,71 @@ class OcclusionMap:
     drop: NDArray[np.float32]
     score: float
     model: str
+
+
+@dataclass(frozen=True)
+class PatternCall:
+    """HEp-2's answer for one cell.
+
+    Attributes
+    ----------
+    uid, row, col
+        The cell as asked for; row and col are the middle of its box.
+    label
+        The pattern of largest probability; empty, with a flag that says why, where there is no
+        answer.
+    probabilities
+        Of each class, in the model's order; empty where there is no answer.
+    n_views
+        Network inputs averaged: 1, or 8 with ``d4``.
+    model, precision
+        As of `NucleusCall`.
+    flags
+        ``border`` (its square leaves the image), ``unknown-scale``; with no answer: ``blank``
+        (nothing is to be seen there), ``not-finite``, ``tiny`` (a box of a few pixels).
+    calibrated
+        The probabilities after the model's calibration, or empty.
+    """
+
+    uid: str
+    row: float
+    col: float
+    label: str
+    probabilities: tuple[float, ...]
+    n_views: int
+    model: str
+    precision: str = "fp32"
+    final: bool = True
+    flags: tuple[str, ...] = ()
+    calibrated: tuple[float, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Probability of the pattern called; NaN where there is no answer."""
+        return max(self.probabilities, default=float("nan"))
+
+    @property
+    def margin(self) -> float:
+        """By how much it leads the next pattern, 0..1; NaN where there is no answer."""
+        first, second = ([*sorted(self.probabilities, reverse=True)] + [float("nan")] * 2)[:2]
+        return first - second
+
+
+@dataclass(frozen=True, eq=False)
+class FoundCell:
+    """A cell found in a fluorescence field.
+
+    Attributes
+    ----------
+    row, col
+        Centre of gravity, level-0 pixels (integer = pixel centre).
+    box
+        (row0, col0, row1, col1), half-open level-0 pixel edges.
+    mask
+        (row1 - row0, col1 - col0) bool: the nucleus within its box.
+    """
+
+    row: float
+    col: float
+    box: tuple[int, int, int, int]
+    mask: NDArray[np.bool_]

@@ -36,6 +36,22 @@ class Border(StrEnum):
     BACKGROUND = "background"  # the median of the brightest pixels present
 
 
+class Channel(StrEnum):
+    """Which plane of a colour image shows the fluorescence; of a grey one all are the same."""
+
+    GREEN = "green"  # fluorescein
+    RED = "red"
+    BLUE = "blue"
+    MEAN = "mean"
+
+
+class Average(StrEnum):
+    """How many ways round a HEp-2 cell is looked at."""
+
+    NONE = "none"  # as it is, the paper's
+    D4 = "d4"  # the four right-angle rotations and their mirrors: the same whichever way it lies
+
+
 class Priority(IntEnum):
     """Order in which the worker takes tasks; larger first."""
 
@@ -53,6 +69,8 @@ class Role(StrEnum):
 
     NUCLEI = "nuclei"
     OCCLUSION = "occlusion"
+    CELLS = "cells"  # HEp-2 cells, points
+    MASKS = "masks"  # their masks, labels coloured by pattern
     COMPLETE = "complete"  # rectangles in which whatever is not marked is not there
 
 

@@ -18,6 +18,15 @@ SYSTEMS: dict[System, SystemEntry] = {
             "squeezenet1_0": "napari_cellpath.systems.deeppap.network:squeezenet1_0",
         },
     ),
+    System.HEP2: SystemEntry(
+        plan="napari_cellpath.systems.hep2.plans:make_plan",
+        predictor="napari_cellpath.systems.hep2.predict:PatternPredictor",
+        architectures={
+            "nin10": "napari_cellpath.systems.hep2.network:nin10",
+            "nin-matconvnet": "napari_cellpath.systems.hep2.network:nin_matconvnet",
+            "resnet8": "napari_cellpath.systems.hep2.network:resnet8",
+        },
+    ),
 }
 
 
