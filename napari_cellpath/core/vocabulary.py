@@ -45,6 +45,10 @@ class Channel(StrEnum):
     MEAN = "mean"
 
 
+PATTERNS = ("Homogeneous", "Speckled", "Nucleolar", "Centromere", "NuMem", "Golgi")
+"""The six staining patterns of HEp-2 cells, in the order of the paper's tables (papers.md 4.6)."""
+
+
 class Contrast(StrEnum):
     """What is done to the grey levels of a HEp-2 cell before the network sees them."""
 
