@@ -125,15 +125,18 @@ class _Cell:
 
     def body(self, edge: float = 1.5) -> FloatArray:
         """1 in the nucleus, 0 outside, softly between."""
-        return 1 / (1 + np.exp(-np.clip(self.inward / edge, -30, 30)))
+        body: FloatArray = 1 / (1 + np.exp(-np.clip(self.inward / edge, -30, 30)))
+        return body
 
     def cytoplasm(self) -> FloatArray:
         """A faint veil round the nucleus."""
-        return 0.035 * np.exp(np.minimum(self.inward, 0) / (0.25 * self.radius))
+        veil: FloatArray = np.exp(np.minimum(self.inward, 0) / (0.25 * self.radius))
+        return 0.035 * veil
 
     def blob(self, row: float, col: float, size: float) -> FloatArray:
         """A round spot of brightness 1."""
-        return np.exp(-((self.rows - row) ** 2 + (self.cols - col) ** 2) / (2 * size**2))
+        away = (self.rows - row) ** 2 + (self.cols - col) ** 2
+        return np.asarray(np.exp(-away / (2 * size**2)), dtype=np.float32)
 
     def within(self, reach: float) -> tuple[float, float]:
         """A place in the nucleus, evenly spread over ``reach`` of its radius."""
@@ -142,7 +145,7 @@ class _Cell:
 
     def spots(self, count: int, sizes: tuple[float, float], reach: float) -> FloatArray:
         """Spots in the nucleus, the brightest of them at each pixel."""
-        light = np.zeros_like(self.inward)
+        light: FloatArray = np.zeros_like(self.inward)
         for _ in range(count):
             spot = self.blob(*self.within(reach), self.rng.uniform(*sizes))
             np.maximum(light, self.rng.uniform(0.65, 1.0) * spot, out=light)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.errors import ModelError
+from napari_cellpath.core.errors import ModelError, OutsideImageError
+from napari_cellpath.core.geometry import boxes_of_labels
 from napari_cellpath.core.requests import CellBox
 from napari_cellpath.core.vocabulary import Channel, Contrast
 
@@ -25,6 +26,12 @@ SIZE = 60
 """Side of the network's input, pixels (papers.md 4.2)."""
 FRAMING = 1.3
 """Side of the square seen, in lengths of the nucleus' box: what the I3A cells leave round it."""
+USUAL_MPP = 0.3225
+"""Micrometres per pixel where neither image nor model says: a 6.45 um camera behind a 20x lens."""
+LEAST_SIDE = 6
+"""Boxes narrower than this many pixels are ``tiny``: there is no pattern to be told in them."""
+LARGEST_SIDE = 4096
+"""Boxes with a longer side are a mistake: no cell has as many pixels."""
 LEAST_RANGE = 2
 """Grey levels (of 255) that a crop must span for anything to be seen in it."""
 
@@ -93,6 +100,52 @@ class Frame(NamedTuple):
             or self.row + self.height > shape[0]
             or self.col + self.width > shape[1]
         )
+
+
+def boxes_in(labels: NDArray[Any]) -> list[CellBox]:
+    """Boxes of the cells of a label image, in label order; ``uid`` is the label."""
+    values, boxes = boxes_of_labels(labels)
+    return [
+        CellBox(*map(int, box), uid=str(value)) for value, box in zip(values, boxes, strict=True)
+    ]
+
+
+def box_round(row: float, col: float, diameter: float, uid: str | None = None) -> CellBox:
+    """The square box round a point (napari convention) of a nucleus ``diameter`` pixels wide."""
+    side = max(1, round(diameter))
+    row0, col0 = (math.ceil(place + 0.5 - side / 2 - 0.5) for place in (row, col))
+    return CellBox(row0, col0, row0 + side, col0 + side, *([] if uid is None else [uid]))
+
+
+def check_box(box: CellBox, shape: tuple[int, int], what: str) -> None:
+    """Raise unless a box can be one of a cell on an image of this height and width.
+
+    Raises
+    ------
+    OutsideImageError
+        It is inverted, empty, does not meet the image, or is larger than any cell; ``what``
+        names it.
+    """
+    where = f"{what} (rows {box.row0} to {box.row1}, columns {box.col0} to {box.col1})"
+    if box.row0 >= box.row1 or box.col0 >= box.col1:
+        raise OutsideImageError(
+            f"{where} is inverted or has no area; edges are half-open: rows 2 to 4 are 2 and 5."
+        )
+    if box.row1 <= 0 or box.col1 <= 0 or box.row0 >= shape[0] or box.col0 >= shape[1]:
+        raise OutsideImageError(
+            f"{where} lies outside the image of {shape[0]} x {shape[1]} pixels; correct it or "
+            "leave it out."
+        )
+    if max(box.row1 - box.row0, box.col1 - box.col0) > LARGEST_SIDE:
+        raise OutsideImageError(
+            f"{where} is larger than {LARGEST_SIDE} pixels, and no cell is; give a box for each "
+            "cell."
+        )
+
+
+def is_tiny(box: CellBox) -> bool:
+    """Whether it is too few pixels wide or high for a pattern."""
+    return min(box.row1 - box.row0, box.col1 - box.col0) < LEAST_SIDE
 
 
 def whole_of(box: CellBox) -> Frame:
