@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from training.recipe import Recipe
+from training.systems import SYSTEMS, load
 
 TARGET = Path(__file__).resolve().parents[1] / "docs" / "recipe-reference.md"
 
@@ -56,19 +56,23 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
     return found
 
 
+def section(system: str, model: type[BaseModel]) -> list[str]:
+    """The keys of one system's recipe."""
+    head = [f"## {system}", "", "| key | value | default | meaning |", "|---|---|---|---|"]
+    return [*head, *rows(model), ""]
+
+
 def reference() -> str:
     """The whole page."""
     return "\n".join(
         [
             "# Every key of a recipe",
             "",
-            "Made by `python scripts/recipe_reference.py` from `training/recipe.py`.",
-            "An unknown key is an error; what is left out takes its default.",
+            "Made by `python scripts/recipe_reference.py` from the code that checks recipes.",
+            "The key `system` says whose recipe it is. An unknown key is an error; what is left",
+            "out takes its default.",
             "",
-            "| key | value | default | meaning |",
-            "|---|---|---|---|",
-            *rows(Recipe),
-            "",
+            *(line for name, row in SYSTEMS.items() for line in section(name, load(row.recipe))),
         ]
     )
 

@@ -11,23 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_cellpath.core.errors import UnknownNameError
-from napari_cellpath.core.vocabulary import Preset, System
-
 if TYPE_CHECKING:
-    from training.recipe import Recipe
+    from training.recipe import CommonRecipe
 
 __all__ = ["estimate_seconds", "evaluate", "finetune_recipe", "reproduce", "run"]
 
 
-def _check_system(system: str) -> None:
-    if system not in [System.DEEPPAP]:
-        raise UnknownNameError(f"There is no training for '{system}' yet. Known: deeppap.")
-
-
 def run(
     system: str,
-    recipe: Path | str | Recipe,
+    recipe: Path | str | CommonRecipe,
     out: Path | str,
     *,
     on_progress: Callable[[str], None] | None = None,
@@ -41,9 +33,9 @@ def run(
     Parameters
     ----------
     system
-        ``deeppap``.
+        ``deeppap`` or ``hep2``; see `training.systems`.
     recipe
-        YAML file, or what was read from one; see `training.recipe.Recipe`.
+        YAML file, or what was read from one; see `training.recipe`.
     out
         Folder of this run.
     on_progress
@@ -67,30 +59,29 @@ def run(
     CellpathError
         The recipe or the data cannot be used; `JobCancelledError` when stopped.
     """
-    _check_system(system)
-    from training.deeppap_run import run_deeppap
+    from training.training_run import run_training
 
-    return run_deeppap(
-        recipe, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
+    return run_training(
+        system, recipe, out, on_progress=on_progress, should_stop=should_stop, budget=budget,
         resume=resume, device=device,
     )  # fmt: skip
 
 
 def finetune_recipe(
     parent: str | Path, data: str | Path, preset: str = "fast", name: str | None = None
-) -> Recipe:
+) -> CommonRecipe:
     """The recipe of a fine-tuning preset; see `training.presets.finetune_recipe`."""
     from training.presets import finetune_recipe as make
 
     return make(parent, data, preset, name)
 
 
-def estimate_seconds(recipe: Path | str | Recipe) -> float:
+def estimate_seconds(recipe: Path | str | CommonRecipe) -> float:
     """Seconds a run of a recipe takes on this machine's CPU; see `training.estimate`."""
     from training.estimate import estimate_seconds as estimate
-    from training.recipe import Recipe, read_recipe
+    from training.recipe import CommonRecipe, read_recipe
 
-    return estimate(recipe if isinstance(recipe, Recipe) else read_recipe(recipe))
+    return estimate(recipe if isinstance(recipe, CommonRecipe) else read_recipe(recipe))
 
 
 def evaluate(
@@ -98,26 +89,35 @@ def evaluate(
     model: str | Path,
     data: str | Path,
     out: Path | str | None = None,
-    *,
-    preset: Preset | str = Preset.BALANCED,
-    jitter: int = 0,
     **options: Any,
 ) -> dict[str, Any]:
-    """Measure a model on labelled cells it was not trained on; see `training.evaluate`."""
-    _check_system(system)
-    from training.evaluation import evaluate_deeppap
+    """Measure a model on labelled cells it was not trained on.
 
-    return evaluate_deeppap(model, data, out, preset=preset, jitter=jitter, **options)
+    See `training.deeppap_evaluation` and `training.hep2.evaluation` for the options.
+    """
+    from training.systems import entry, load
+
+    report: dict[str, Any] = load(entry(system).evaluate)(model, data, out, **options)
+    return report
 
 
 def reproduce(protocol: str, data: Path | str, out: Path | str, **options: Any) -> dict[str, Any]:
-    """Train and measure as a paper did; see `training.protocols.reproduce`.
+    """Train and measure as a paper did.
+
+    See `training.protocols.reproduce` and `training.hep2.protocols.reproduce` for the options.
 
     Raises
     ------
     CellpathError
         No such protocol, or the data cannot be used for it.
     """
-    from training.protocols import reproduce as run_protocol
+    from inspect import signature
 
-    return run_protocol(protocol, data, out, **options)
+    from napari_cellpath.core.errors import RecipeError
+    from training.systems import load_protocol
+
+    run_protocol = load_protocol(protocol)
+    if foreign := sorted(set(options) - set(signature(run_protocol).parameters)):
+        raise RecipeError(f"The protocol {protocol} has no option '{foreign[0]}'.")
+    report: dict[str, Any] = run_protocol(protocol, data, out, **options)
+    return report

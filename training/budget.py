@@ -6,19 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.recipe import Recipe
+from training.recipe import CommonRecipe
 
 if TYPE_CHECKING:
-    from training.deeppap import Trainer
+    from training.trainer import Trainer
 
-INPUTS = {"fast": 10, "rotations": 10, "balanced": 100, "paper": 1000}
+R = TypeVar("R", bound=CommonRecipe)
 _LEAST_EPOCHS = 1
+_INPUTS = 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Speed:
     score: float
 
 
-def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
+def measure_speed(trainer: Trainer[R], rows: NDArray[np.intp]) -> Speed:
     """Time two real steps and a forward pass on a network that is thrown away."""
     module = trainer.start(rows, 0)
     generator = torch.Generator().manual_seed(0)
@@ -39,7 +40,7 @@ def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
         started = time.perf_counter()
         loss(module, batch).backward()
         step = time.perf_counter() - started
-    crops = torch.zeros(20, 3, 227, 227).contiguous(memory_format=torch.channels_last)
+    crops = torch.zeros(_INPUTS, *trainer.input_shape).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
         started = time.perf_counter()
         module.network.eval()(crops)
@@ -48,7 +49,7 @@ def measure_speed(trainer: Trainer, rows: NDArray[np.intp]) -> Speed:
 
 
 def planned_seconds(
-    recipe: Recipe,
+    recipe: CommonRecipe,
     speed: Speed,
     views: NDArray[np.int64],
     n_reserve: int,
@@ -62,21 +63,21 @@ def planned_seconds(
     folds = fold_epochs * recipe.split.run_folds * (1 - 1 / recipe.split.folds)
     training = (folds + (recipe.epochs if final else 0)) * images * speed.step
     validated = len(views) * recipe.split.run_folds / recipe.split.folds
-    inputs = looks * validated * INPUTS[recipe.fold_evaluation]
-    inputs += 2 * n_reserve * (INPUTS[recipe.evaluation] + INPUTS[recipe.fold_evaluation])
+    inputs = looks * validated * recipe.inputs[0]
+    inputs += 2 * n_reserve * sum(recipe.inputs)
     return training, inputs * speed.score
 
 
 def fit_to_budget(
-    recipe: Recipe,
+    recipe: R,
     seconds: float,
     speed: Speed,
-    views_of: Callable[[Recipe], NDArray[np.int64]],
+    views_of: Callable[[R], NDArray[np.int64]],
     n_reserve: int,
     *,
     final: bool = True,
     looks: int = 2,
-) -> Recipe:
+) -> R:
     """Shrink views and epochs so that the whole run takes about ``seconds``.
 
     Parameters
@@ -106,8 +107,7 @@ def fit_to_budget(
     share = max(seconds - scoring, 0.0) / training
     if share >= 1.0:
         return recipe
-    fewer_views = tuple(max(1, int(v * share)) for v in recipe.views_per_epoch)
-    recipe = recipe.model_copy(update={"views_per_epoch": fewer_views})
+    recipe = cast("R", recipe.thinned(share))
     training, _ = plan(recipe, speed, views_of(recipe), n_reserve)
     share = min(max(seconds - scoring, 0.0) / training, 1.0)
     fewer = {"epochs": max(_LEAST_EPOCHS, int(recipe.epochs * share))}
@@ -116,7 +116,7 @@ def fit_to_budget(
     return recipe.model_copy(update=fewer)
 
 
-def stages(recipe: Recipe, speed: Speed, views: NDArray[np.int64]) -> dict[str, float]:
+def stages(recipe: CommonRecipe, speed: Speed, views: NDArray[np.int64]) -> dict[str, float]:
     """Seconds of training of each fold and of the final model, by name, for the progress file."""
     images = float(views.sum()) * speed.step
     a_fold = (recipe.fold_epochs or recipe.epochs) * images * (1 - 1 / recipe.split.folds)

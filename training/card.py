@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_cellpath.core.vocabulary import RESEARCH_ONLY
+from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
 from napari_cellpath.models import ModelInfo
 from training.datasets import CellData
 
@@ -12,6 +12,19 @@ _ROW_NAMES = {
     "as_marked": "centres as marked",
     "border_reflect": "outside the image: mirrored",
     "border_background": "outside the image: background colour",
+}
+_TASKS = {
+    System.DEEPPAP: "Scores one cervical cell from a coarse nucleus centre",
+    System.HEP2: "Tells the staining pattern of one HEp-2 cell",
+}
+_MEASURES = {
+    "mca": "mean class accuracy (95 %)",
+    "accuracy": "accuracy (95 %)",
+    "auc": "AUC (95 %)",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "brier": "Brier",
+    "calibration_error": "ECE",
 }
 _HERLEV_LIMITS = (
     "- Normal columnar cells are the ones most often called abnormal, above all those of a slide "
@@ -22,7 +35,8 @@ _HERLEV_LIMITS = (
 )
 
 
-def _sentence(text: str) -> str:
+def sentence(text: str) -> str:
+    """A text with a capital letter and a full stop."""
     return f"{text[:1].upper()}{text[1:]}."
 
 
@@ -79,7 +93,7 @@ def write_card(info: ModelInfo, data: CellData) -> str:
 
 
 def _section(title: str, measured: dict[str, Any]) -> list[str]:
-    lines = [f"### {title}", "", f"{_sentence(measured['protocol'])}", ""]
+    lines = [f"### {title}", "", f"{sentence(measured['protocol'])}", ""]
     lines += [
         "| | cells | accuracy (95 %) | AUC (95 %) | sensitivity | specificity |",
         "|---|---|---|---|---|---|",
@@ -90,8 +104,8 @@ def _section(title: str, measured: dict[str, Any]) -> list[str]:
         jitter = key.removeprefix("jittered_").removesuffix("_px")
         name = _ROW_NAMES.get(key, f"centres off by up to {jitter} px")
         lines.append(
-            f"| {name} | {report['n']} | {report['accuracy']} {_span(report, 'accuracy')} | "
-            f"{report['auc']} {_span(report, 'auc')} | {report['sensitivity']} | "
+            f"| {name} | {report['n']} | {report['accuracy']} {span(report, 'accuracy')} | "
+            f"{report['auc']} {span(report, 'auc')} | {report['sensitivity']} | "
             f"{report['specificity']} |"
         )
     lines += ["", "Intervals resample whole slide groups. Right by class (centres as marked):", ""]
@@ -100,13 +114,17 @@ def _section(title: str, measured: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _span(report: dict[str, Any], key: str) -> str:
+def span(report: dict[str, Any], key: str) -> str:
+    """The 95 % interval of a measure, in brackets."""
     low, high = report[f"{key}_interval"]
     return f"({low} to {high})"
 
 
-def write_child_card(info: ModelInfo, report: dict[str, Any]) -> str:
-    """Markdown card of a fine-tuned model, from ``model.json`` and the report beside its parent."""
+def write_child_card(info: ModelInfo, report: dict[str, Any], unit: str) -> str:
+    """Markdown card of a fine-tuned model, from ``model.json`` and the report beside its parent.
+
+    ``unit`` is what groups are called.
+    """
     facts, gate = info.data, report["gate"]
     settings = info.training["recipe"]["finetune"]
     how = "its head alone" if settings["method"] == "head" else "every layer"
@@ -115,7 +133,7 @@ def write_child_card(info: ModelInfo, report: dict[str, Any]) -> str:
         "",
         f"**{RESEARCH_ONLY}**",
         "",
-        f"Scores one cervical cell from a coarse nucleus centre: {', '.join(info.class_names)}. "
+        f"{_TASKS[info.system]}: {', '.join(info.class_names)}. "
         f"Fine-tuned ({how}) from {info.parent} on {facts['trained_on_cells']} cells of "
         f"'{facts['name']}'. What holds for the parent holds for it too: see the parent's card.",
         "",
@@ -126,20 +144,17 @@ def write_child_card(info: ModelInfo, report: dict[str, Any]) -> str:
         "",
     ]
     if "models" in report:
+        shown = [k for k in _MEASURES if f"{k}_interval" in report["models"]["parent"]]
         lines += [
-            f"On {report['n']} cells of {report['groups']} slides that neither was trained on; "
+            f"On {report['n']} cells of {report['groups']} {unit} that neither was trained on; "
             f"views: {report['views']}.",
             "",
-            "| | accuracy (95 %) | AUC (95 %) | sensitivity | specificity | Brier | ECE |",
-            "|---|---|---|---|---|---|---|",
+            f"| | {' | '.join(_MEASURES[k] for k in shown)} |",
+            f"|---{'|---' * len(shown)}|",
         ]
         for name, measured in report["models"].items():
-            lines.append(
-                f"| {name} | {measured['accuracy']} {_span(measured, 'accuracy')} | "
-                f"{measured['auc']} {_span(measured, 'auc')} | {measured['sensitivity']} | "
-                f"{measured['specificity']} | {measured['brier']} | "
-                f"{measured['calibration_error']} |"
-            )
+            cells = (f"{measured[k]} {span(measured, k)}" for k in shown)
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         gain = report["paired"]["accuracy"]
         lines += [
             "",
@@ -150,8 +165,12 @@ def write_child_card(info: ModelInfo, report: dict[str, Any]) -> str:
     lines += [
         "## Threshold and calibration",
         "",
-        f"Calls are made at a threshold of {info.threshold:g} ({report['threshold']}). "
-        f"{report['calibration']}",
+        (
+            f"Calls are made at a threshold of {info.threshold:g} ({report['threshold']}). "
+            if info.system is System.DEEPPAP
+            else ""
+        )
+        + report["calibration"],
         "",
     ]
     return "\n".join(lines)

@@ -58,6 +58,8 @@ class CellRecord:
     point; ``group`` is the slide. ``features`` may be empty.
     ``mask`` is an image of the same size: 1 cytoplasm, 2 nucleus. ``half`` is half the side of
     the window a model looks at, in pixels of the image. ``uid`` is the object's in a project.
+    ``box`` is (row0, col0, row1, col1) round a HEp-2 nucleus, half-open pixel edges; None: the
+    image is one cell.
     """
 
     image: Path
@@ -70,11 +72,15 @@ class CellRecord:
     mask: Path | None = None
     half: int = WINDOW // 2
     uid: str = ""
+    box: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class CellData:
-    """Cells of one data folder or project; ``parts`` is a project's split, by group."""
+    """Cells of one data folder or project.
+
+    ``parts`` is a project's split, by group; ``grouped_by`` what a group is.
+    """
 
     name: str
     folder: Path
@@ -84,6 +90,7 @@ class CellData:
     note: str
     sha256: str
     parts: Mapping[str, Part] = field(default_factory=dict)
+    grouped_by: str = "slide group"
 
     @property
     def groups(self) -> list[str]:
@@ -151,7 +158,8 @@ def read_cells(data: Data) -> CellData:
     return _read_herlev(folder) if data.layout == "herlev" else _read_folders(folder)
 
 
-def _table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def table_rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of a table that has at least these columns; `CellpathError` where it cannot be read."""
     if not path.is_file():
         raise MissingFileError(f"{path} is missing; without it the cells have no labels.")
     try:
@@ -175,7 +183,8 @@ def _number(row: dict[str, str], column: str, path: Path, line: int) -> float:
     return value
 
 
-def _image_inside(folder: Path, name: str, table: Path, line: int) -> Path:
+def image_inside(folder: Path, name: str, table: Path, line: int) -> Path:
+    """An image a table names, which must be there and inside the data folder."""
     path = (folder / name).resolve()
     if not path.is_relative_to(folder):
         raise TableError(f"{table} line {line}: '{name}' lies outside the data folder.")
@@ -194,7 +203,7 @@ def _features(row: dict[str, str]) -> tuple[float, ...]:
 
 def _read_herlev(folder: Path) -> CellData:
     table = folder / "labels.csv"
-    rows = _table(table, ("file", "class_id", "slide_group", "nucleus_x", "nucleus_y"))
+    rows = table_rows(table, ("file", "class_id", "slide_group", "nucleus_x", "nucleus_y"))
     for line, row in enumerate(rows, start=2):
         if row["class_id"] not in {str(i + 1) for i in range(len(HERLEV_CLASSES))}:
             raise RecipeError(
@@ -202,7 +211,7 @@ def _read_herlev(folder: Path) -> CellData:
             )
         if not row["slide_group"]:
             raise TableError(f"{table} line {line}: slide_group is empty.")
-        _image_inside(folder, row["file"], table, line)
+        image_inside(folder, row["file"], table, line)
     records = [
         CellRecord(
             image=cell.image.resolve(),
@@ -222,7 +231,7 @@ def _read_herlev(folder: Path) -> CellData:
         ClassInfo(name=name, colour=CLASS_COLOURS[i], abnormal=abnormal)
         for i, (name, abnormal) in enumerate(HERLEV_CLASSES)
     )
-    return _finish("herlev", folder, records, classes, HERLEV_MPP, HERLEV_NOTE, table)
+    return finish("herlev", folder, records, classes, HERLEV_MPP, HERLEV_NOTE, table)
 
 
 def _read_folders(folder: Path) -> CellData:
@@ -234,8 +243,8 @@ def _read_folders(folder: Path) -> CellData:
         raise RecipeError(f"{folder} holds no folders of images, one a class.")
     table = folder / "points.csv"
     records = []
-    for line, row in enumerate(_table(table, ("file", "row", "col")), start=2):
-        image = _image_inside(folder, row["file"], table, line)
+    for line, row in enumerate(table_rows(table, ("file", "row", "col")), start=2):
+        image = image_inside(folder, row["file"], table, line)
         kind = image.parent.name
         if kind not in names:
             raise RecipeError(
@@ -259,10 +268,10 @@ def _read_folders(folder: Path) -> CellData:
         )
         for i, name in enumerate(names)
     )
-    return _finish(folder.name, folder, records, classes, None, "", table)
+    return finish(folder.name, folder, records, classes, None, "", table)
 
 
-def _finish(
+def finish(
     name: str,
     folder: Path,
     records: list[CellRecord],
@@ -270,11 +279,16 @@ def _finish(
     mpp: float | None,
     note: str,
     table: Path,
+    grouped_by: str = "slide group",
 ) -> CellData:
+    """Cells as data, with the hash of the table (where it is a file) and of every image."""
     if not records:
         raise RecipeError(f"{table} names no images; there is nothing to learn from.")
     digest = hashlib.sha256()
-    for path in [table, *sorted({r.image for r in records})]:
+    files = [table] if table.is_file() else []
+    for path in [*files, *sorted({r.image for r in records})]:
         digest.update(os.fsencode(path.relative_to(folder).as_posix()))
         digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return CellData(name, folder, tuple(records), classes, mpp, note, digest.hexdigest())
+    return CellData(
+        name, folder, tuple(records), classes, mpp, note, digest.hexdigest(), grouped_by=grouped_by
+    )

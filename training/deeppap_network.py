@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.views import CROP
 from training.augment import mix_styles
+from training.trainer import Learner
 
 
-class TrainingNetwork(nn.Module):
+class TrainingNetwork(Learner):
     """The network, and beside its head the auxiliary ones that share its trunk.
 
     A multi-task trunk learns what the fine classes and the published sizes have in common;
@@ -59,10 +60,3 @@ class TrainingNetwork(nn.Module):
         side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
         parts = None if self.dense is None else self.dense(maps)
         return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
-
-
-def class_weights(targets: Tensor, n_classes: int, power: float) -> Tensor:
-    """(1 / frequency) ** power, scaled so that the mean over the cells is 1."""
-    counts = torch.bincount(targets, minlength=n_classes).float()
-    weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
-    return weights * counts.sum() / (weights * counts).sum()

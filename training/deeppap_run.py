@@ -1,232 +1,121 @@
-"""One training run from recipe to model folder, in a folder of its own.
-
-``out/``: ``recipe.yaml`` (every key as used), ``run.json`` (what happened), ``checkpoints/``,
-``fold-N.json`` (out-of-fold scores), ``model/NAME`` (the model folder). A run that was
-stopped goes on with ``resume``.
-"""
+"""A run of DeepPap: what its recipe decides beside what `training_run` does for all systems."""
 
 from __future__ import annotations
 
-import json
-import platform
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
-from napari_cellpath.core.errors import OutputError, RecipeError
+from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.vocabulary import Border
-from napari_cellpath.models import Calibration, ClassInfo, save_model
+from napari_cellpath.models import Calibration, ClassInfo, ModelInfo
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
-from training.allocator import keep_freed_memory
-from training.budget import fit_to_budget, measure_speed, stages
+from training.budget import measure_speed
 from training.calibration import fit_calibration
 from training.card import write_card
 from training.cells import Cells
 from training.checkpoint import write_whole
-from training.datasets import TWO_CLASSES, CellData, read_cells
-from training.deeppap import (
-    Rows,
-    Trainer,
-    mean_state,
-    network_arrays,
-    views_of_cells,
-)
+from training.datasets import TWO_CLASSES, read_cells
+from training.deeppap import DeepPapTrainer, views_of_cells
+from training.deeppap_finetune import blank_cells
 from training.fit import Metrics, StopCheck
-from training.progress import ProgressLog
-from training.recipe import Recipe, check_recipe, read_recipe, write_recipe
+from training.recipe import Recipe
 from training.record import model_info, trained_rows
 from training.scoring import score_cells
-from training.splits import SplitPlan, make_split
+from training.trainer import Rows, mean_state, packed
+from training.training_run import Pooled, Say, TrainingRun, plan_time, split_of
 from training.trunk_features import FeatureCache, shipped_features
 
-Say = Callable[[str], None]
 OTHER_BORDERS = (Border.REFLECT, Border.BACKGROUND)
 """Looked at beside zero: the black of a tight crop must not be what decides (papers.md 1.13)."""
-HALF_PRECISION_TOLERANCE = 0.002
 
 
 def run_deeppap(
-    recipe: Path | str | Recipe,
-    out: Path | str,
+    recipe: Recipe,
+    out: Path,
     *,
-    on_progress: Say | None = None,
-    should_stop: StopCheck | None = None,
-    budget: float | None = None,
-    resume: bool = False,
-    device: str = "auto",
+    say: Say,
+    should_stop: StopCheck | None,
+    budget: float | None,
+    resume: bool,
+    device: str,
+    opened: Any,
 ) -> Path:
-    """Train DeepPap as a recipe says; see `training.run`."""
-    say = on_progress or (lambda _line: None)
-    out = Path(out)
-    keep_freed_memory()
-    if not isinstance(recipe, Recipe):
-        recipe = read_recipe(recipe)
-    _check_run(recipe, out, resume)
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    if recipe.finetune is not None:
-        from training.finetune import run_finetune
-
-        return run_finetune(
-            recipe, out, say=say, should_stop=should_stop, budget=budget, resume=resume,
-            device=device, opened=partial(_open_run, recipe, out),
-        )  # fmt: skip
+    """Train DeepPap as a recipe says; see `training.run`. ``opened`` makes the run's folder."""
     data = read_cells(recipe.data)
     if recipe.data.classes == 7 and len(data.fine_classes) != 7:
         raise RecipeError(
             f"data.classes is 7, but {data.folder} has {len(data.fine_classes)} classes."
         )
-    split = make_split(
-        data.groups, data.labels.tolist(), mode=recipe.split.mode,
-        reserve=recipe.split.reserve, folds=recipe.split.folds, seed=recipe.split.seed,
-    )  # fmt: skip
+    split = split_of(recipe, data)
     if len(set(data.abnormal[split.development].tolist())) < 2:
         raise RecipeError(f"{data.folder} holds only normal or only abnormal cells.")
     views_of_cells(recipe, data)
-    _open_run(recipe, out)  # only now: a refused recipe leaves no folder behind
+    opened()  # only now: a refused recipe leaves no folder behind
     say(
         f"{len(data.records)} cells of {len(set(data.groups))} slide groups; "
         f"reserve {len(split.reserve)} cells; {recipe.split.run_folds} of {recipe.split.folds} "
         "folds are trained for validation"
     )
     cells = Cells.load(data, recipe.data.classes)
-    trainer = Trainer(recipe, data, cells, device, say=say, should_stop=should_stop)
-    speed = measure_speed(trainer, split.development)
-    seconds = budget if budget is not None else recipe.budget_seconds
-    if seconds is not None and not (out / "used.json").is_file():
-        recipe = fit_to_budget(
-            recipe,
-            seconds,
-            speed,
-            lambda r: views_of_cells(r, data)[split.development],
-            len(split.reserve),
-            looks=2 + len(OTHER_BORDERS),
-        )
-        say(
-            f"to stay within {seconds:.0f} s: {recipe.epochs} epochs of "
-            f"{recipe.views_per_epoch} views"
-        )
-    write_whole(out / "used.json", recipe.model_dump_json(indent=1).encode())
-    recipe = check_recipe(json.loads((out / "used.json").read_text()), str(out / "used.json"))
-    trainer.recipe = recipe
+    trainer = DeepPapTrainer(recipe, data, cells, device=device, say=say, should_stop=should_stop)
+    plan_time(
+        trainer, out, measure_speed(trainer, split.development),
+        lambda r: views_of_cells(r, data)[split.development], len(split.reserve),
+        seconds=budget, looks=2 + len(OTHER_BORDERS), say=say,
+    )  # fmt: skip
+    return DeepPapRun(trainer.recipe, data, split, trainer, out, say, should_stop, resume).go()
+
+
+def blank_run(recipe: Recipe) -> tuple[DeepPapTrainer, NDArray[np.int64], int, int]:
+    """What a run's time is measured with; see `training.systems.TrainingEntry`."""
+    data = read_cells(recipe.data)
+    split = split_of(recipe, data)
+    trainer = DeepPapTrainer(recipe, data, blank_cells(data, recipe.batch), device="cpu")
     views = views_of_cells(recipe, data)[split.development]
-    trainer.log = ProgressLog(out, stages(recipe, speed, views))
-    return _Run(recipe, data, split, trainer, out, say, should_stop, resume).go()
-
-
-def _check_run(recipe: Recipe, out: Path, resume: bool) -> None:
-    """Refuse a folder that holds a run, unless it is the same recipe's and to be resumed."""
-    path = out / "recipe.yaml"
-    if path.is_file():
-        if not resume:
-            raise OutputError(f"{out} holds a run already. Resume it, or choose another folder.")
-        if read_recipe(path) != recipe:
-            raise RecipeError(f"{out} was begun with another recipe. Choose another folder.")
-
-
-def _open_run(recipe: Recipe, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror}).") from None
-    write_recipe(recipe, out / "recipe.yaml")
+    return trainer, views, len(split.reserve), 2 + len(OTHER_BORDERS)
 
 
 @dataclass
-class _Run:
-    """The parts of a run, in order; each leaves a file and is not done twice."""
+class DeepPapRun(TrainingRun[Recipe]):
+    """The parts of a run that are DeepPap's own."""
 
-    recipe: Recipe
-    data: CellData
-    split: SplitPlan
-    trainer: Trainer
-    out: Path
-    say: Say
-    should_stop: StopCheck | None
-    resume: bool
+    threshold: float = field(default=0.5, init=False)
 
-    def go(self) -> Path:
-        """Run all parts; return the model folder."""
-        started = time.time()
-        folder = self.out / "model" / self.recipe.name
-        if folder.exists():
-            self.say("the model is there already")
-            return folder
-        out_of_fold = self._out_of_fold()
-        threshold = self._threshold(out_of_fold)
-        validation = self._validation_report(out_of_fold, threshold)
-        network, history = self._final()
-        network, half = self._halve(network)
-        reserve = self._reserve_report(network, threshold)
-        measured: dict[str, Any] = {
-            k: v for k, v in (("out_of_fold", validation), ("reserve", reserve)) if v
-        }
-        info = model_info(
-            self.recipe, self.data, self.split, self._classes(), threshold=threshold,
-            calibration=self._calibration(out_of_fold), measured=measured, history=history,
-            initial_weights=self.trainer.origin,
+    def train_fold(self, fold: int) -> DeepPapNetwork:
+        """Train one fold's network and keep its weights, which the final model may start from."""
+        network, fit = self.trainer.fit(
+            self.split.training(fold), self.recipe.seed, f"fold {fold + 1}",
+            self.out / "checkpoints" / f"fold-{fold}", resume=self.resume,
+            epochs=self.recipe.fold_epochs,
         )  # fmt: skip
-        written = save_model(
-            folder, info, network_arrays(network, half), write_card(info, self.data),
-            self._features(network),
-        )  # fmt: skip
-        self.trainer.log.write("done")
-        record = {
-            "model": written.name,
-            "sha256": written.sha256,
-            "seconds": round(time.time() - started, 1),
-            "seconds_per_epoch": self.trainer.seconds_per_epoch,
-            "metrics": measured,
-            "history": history,
-            "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
-        }
-        write_whole(self.out / "run.json", json.dumps(record, indent=1).encode())
-        return folder
+        write_whole(self.out / f"fold-{fold}.safetensors", packed(fit.result))
+        kept: DeepPapNetwork = network
+        return kept
 
-    def _out_of_fold(self) -> dict[str, NDArray[Any]]:
-        """Scores of cells by models that did not see their slide, pooled over the folds."""
-        pooled: dict[str, list[Any]] = {}
-        for fold in range(self.recipe.split.run_folds):
-            path = self.out / f"fold-{fold}.json"
-            if not path.is_file():
-                network, fit = self.trainer.fit(
-                    self.split.training(fold), self.recipe.seed, f"fold {fold + 1}",
-                    self.out / "checkpoints" / f"fold-{fold}", resume=self.resume,
-                    epochs=self.recipe.fold_epochs,
-                )  # fmt: skip
-                state = {k: v.detach().cpu().contiguous()
-                         for k, v in fit.result.state_dict().items()}  # fmt: skip
-                write_whole(self.out / f"fold-{fold}.safetensors", save_safetensors(state))
-                rows = self.split.folds[fold]
-                scores = {
-                    "rows": rows.tolist(),
-                    "as_marked": self._score(network, rows, 0).tolist(),
-                    "jittered": self._score(network, rows, self.recipe.evaluation_jitter).tolist(),
-                }
-                for border in OTHER_BORDERS:
-                    scores[f"border_{border}"] = self._score(
-                        network, rows, self.recipe.evaluation_jitter, border=border
-                    ).tolist()
-                write_whole(path, json.dumps(scores).encode())
-                report = self._report(rows, np.array(scores["jittered"]), 0.5)
-                self.say(
-                    f"fold {fold + 1}: accuracy {report['accuracy']} at 0.5, AUC {report['auc']} "
-                    f"on {len(rows)} cells, centres off by up to "
-                    f"{self.recipe.evaluation_jitter} px"
-                )
-            for key, values in json.loads(path.read_text()).items():
-                pooled.setdefault(key, []).extend(values)
-        return {k: np.array(v) for k, v in pooled.items()}
+    def score_fold(self, network: DeepPapNetwork, rows: Rows) -> Pooled:
+        """Scores as marked, with centres moved, and under other borders."""
+        jitter = self.recipe.evaluation_jitter
+        return {
+            "as_marked": self._score(network, rows, 0),
+            "jittered": self._score(network, rows, jitter),
+        } | {
+            f"border_{border}": self._score(network, rows, jitter, border=border)
+            for border in OTHER_BORDERS
+        }
+
+    def fold_words(self, rows: Rows, scores: Pooled) -> str:
+        """Accuracy and AUC with centres moved."""
+        report = self._report(rows, scores["jittered"], 0.5)
+        return (
+            f"accuracy {report['accuracy']} at 0.5, AUC {report['auc']} on {len(rows)} cells, "
+            f"centres off by up to {self.recipe.evaluation_jitter} px"
+        )
 
     def _score(
         self, network: DeepPapNetwork, rows: Rows, jitter: int, *,
@@ -244,15 +133,15 @@ class _Run:
     def _classes(self) -> tuple[ClassInfo, ...]:
         return TWO_CLASSES if self.recipe.data.classes == 2 else self.data.fine_classes
 
-    def _threshold(self, pooled: dict[str, NDArray[Any]]) -> float:
+    def decide(self, pooled: Pooled) -> None:
+        """Choose the threshold."""
         if self.recipe.threshold == "half" or not pooled:
-            return 0.5
+            return
         rows = pooled["rows"]
         truth = self.data.abnormal[np.concatenate([rows, rows])]
         scores = np.concatenate([pooled["as_marked"], pooled["jittered"]])
-        chosen = m.best_threshold(truth, scores, self.recipe.threshold)
-        self.say(f"threshold {chosen:.2f}, chosen out of fold ({self.recipe.threshold})")
-        return chosen
+        self.threshold = m.best_threshold(truth, scores, self.recipe.threshold)
+        self.say(f"threshold {self.threshold:.2f}, chosen out of fold ({self.recipe.threshold})")
 
     def _report(self, rows: Rows, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
         groups = self.data.groups
@@ -262,11 +151,9 @@ class _Run:
             classes=names,
         )  # fmt: skip
 
-    def _validation_report(
-        self, pooled: dict[str, NDArray[Any]], threshold: float
-    ) -> dict[str, Any]:
-        if not pooled:
-            return {}
+    def validation_report(self, pooled: Pooled) -> dict[str, Any]:
+        """Every way of looking at the cells."""
+        threshold = self.threshold
         rows = pooled["rows"].astype(np.intp)
         return {
             "protocol": f"{self.recipe.split.run_folds} of {self.recipe.split.folds} folds by "
@@ -285,7 +172,7 @@ class _Run:
             },
         }
 
-    def _final(self) -> tuple[DeepPapNetwork, list[Metrics]]:
+    def final(self) -> tuple[DeepPapNetwork, list[Metrics]]:
         """Train on everything but the reserve (and, to keep the best epoch, fold 1)."""
         best = self.recipe.keep == "best"
         rows = self.split.training(0) if best else self.split.development
@@ -304,29 +191,14 @@ class _Run:
             start_from=start,
         )  # fmt: skip
 
-    def _halve(self, network: DeepPapNetwork) -> tuple[DeepPapNetwork, bool]:
-        """Round the weights to float16 if no measure of the reserve moves by more than 0.002."""
-        before = {k: v.clone() for k, v in network.state_dict().items()}
-        rows = self.split.reserve if len(self.split.reserve) else self.split.folds[0]
-        exact = self._score(network, rows, 0, views="fast")
-        network.load_state_dict({k: v.half().float() for k, v in before.items()})
-        rounded = self._score(network, rows, 0, views="fast")
-        truth = self.data.abnormal[rows]
-        moved = max(
-            abs(m.binary_counts(truth, exact).accuracy - m.binary_counts(truth, rounded).accuracy),
-            abs(np.nan_to_num(m.auc(truth, exact) - m.auc(truth, rounded))),
-        )
-        if moved <= HALF_PRECISION_TOLERANCE:
-            self.say(f"weights stored as float16; scores move by {abs(exact - rounded).max():.1e}")
-            return network, True
-        network.load_state_dict(before)
-        self.say(f"weights stored as float32: rounding would move a measure by {moved:.4f}")
-        return network, False
+    def measures(self, network: DeepPapNetwork, rows: Rows) -> dict[str, float]:
+        """Accuracy and AUC of the fast view."""
+        truth, scores = self.data.abnormal[rows], self._score(network, rows, 0, views="fast")
+        return {"accuracy": m.binary_counts(truth, scores).accuracy, "auc": m.auc(truth, scores)}
 
-    def _reserve_report(self, network: DeepPapNetwork, threshold: float) -> dict[str, Any]:
-        rows = self.split.reserve
-        if len(rows) == 0:
-            return {}
+    def reserve_report(self, network: DeepPapNetwork) -> dict[str, Any]:
+        """As marked, with centres moved, and under other borders."""
+        rows, threshold = self.split.reserve, self.threshold
         r = self.recipe
         report: dict[str, Any] = {
             "protocol": f"cells of slide groups set apart before training; "
@@ -348,7 +220,7 @@ class _Run:
             )
         return report
 
-    def _features(self, network: DeepPapNetwork) -> dict[str, NDArray[Any]]:
+    def features(self, network: DeepPapNetwork) -> dict[str, NDArray[Any]]:
         """What the model carries of its training cells, for fine-tuning elsewhere."""
         rows = trained_rows(self.recipe, self.split)
         cache = FeatureCache(network, self.out / "features", self.should_stop)
@@ -358,16 +230,25 @@ class _Run:
         targets = abnormal if self.recipe.data.classes == 2 else fine
         return shipped_features(cache.of(records), targets, fine, [r.group for r in records])
 
-    def _calibration(self, pooled: dict[str, NDArray[Any]]) -> Calibration | None:
+    def calibrate(self, pooled: Pooled) -> tuple[Calibration | None, str]:
         """Fitted to out-of-fold scores: each cell scored by a model that saw none of its fold."""
-        if not pooled:
-            self.say("Not calibrated: no folds were trained for validation.")
-            return None
         rows = pooled["rows"].astype(np.intp)
         groups = self.data.groups
-        found, why = fit_calibration(
+        return fit_calibration(
             self.data.abnormal[rows], pooled["as_marked"], [groups[int(i)] for i in rows],
             f"the validation folds of {self.data.name}",
         )  # fmt: skip
-        self.say(why)
-        return found
+
+    def info(
+        self, calibration: Calibration | None, measured: dict[str, Any], history: list[Metrics]
+    ) -> ModelInfo:
+        """See `training.record.model_info`."""
+        return model_info(
+            self.recipe, self.data, self.split, self._classes(), threshold=self.threshold,
+            calibration=calibration, measured=measured, history=history,
+            initial_weights=self.trainer.origin,
+        )  # fmt: skip
+
+    def card(self, info: ModelInfo) -> str:
+        """See `training.card.write_card`."""
+        return write_card(info, self.data)

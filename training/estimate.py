@@ -6,29 +6,26 @@ import time
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import find_model
-from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from napari_cellpath.systems.deeppap.predict import load_network
-from training.augment import WINDOW
-from training.budget import INPUTS, Speed, measure_speed, planned_seconds
-from training.cells import Cells
-from training.datasets import CellData, read_cells
-from training.deeppap import Trainer, epoch_batches, views_of_cells
+from training.budget import Speed, measure_speed, planned_seconds
 from training.finetune_data import Sides, read_sides
-from training.finetune_full import FineTuner
 from training.finetune_head import MIXES
-from training.recipe import Recipe
-from training.splits import make_split
-from training.trunk_features import head_input, pools, through_head
+from training.finetune_kit import FineTuneKit, kit_of
+from training.progress import ProgressLog
+from training.recipe import CommonRecipe
+from training.systems import entry, load
+from training.trainer import epoch_batches
+from training.trunk_features import head_input, through_head
 
 _STARTING = 5.0
 """Seconds for starting, writing the model, and the report's intervals and pictures."""
 
 
-def estimate_seconds(recipe: Recipe) -> float:
+def estimate_seconds(recipe: CommonRecipe) -> float:
     """Seconds a run of this recipe takes here, on the CPU; takes a few seconds itself.
 
     Raises
@@ -37,34 +34,30 @@ def estimate_seconds(recipe: Recipe) -> float:
         What the run itself would refuse of recipe, parent or data.
     """
     if recipe.finetune is not None:
-        entry = find_model(recipe.finetune.parent, System.DEEPPAP)
-        network, info = load_network(entry.folder)
-        return _STARTING + sum(finetune_plan(recipe, network, read_sides(recipe, info)).values())
-    data = read_cells(recipe.data)
-    s = recipe.split
-    split = make_split(
-        data.groups, data.labels.tolist(), mode=s.mode, reserve=s.reserve, folds=s.folds,
-        seed=s.seed,
-    )  # fmt: skip
-    trainer = Trainer(recipe, data, _blank_cells(data, recipe.batch), "cpu")
+        found = find_model(recipe.finetune.parent, System(recipe.system))
+        kit = kit_of(recipe, found.info)
+        plan = finetune_plan(recipe, kit.load(found.folder), read_sides(recipe, found.info), kit)
+        return _STARTING + sum(plan.values())
+    trainer, views, n_reserve, looks = load(entry(recipe.system).blank)(recipe)
     speed = measure_speed(trainer, np.arange(recipe.batch))
-    views = views_of_cells(recipe, data)[split.development]
-    seconds = sum(planned_seconds(recipe, speed, views, len(split.reserve), looks=4))
+    seconds = sum(planned_seconds(recipe, speed, views, n_reserve, looks=looks))
     return min(seconds, recipe.budget_seconds or np.inf) + _STARTING
 
 
-def finetune_plan(recipe: Recipe, network: DeepPapNetwork, sides: Sides) -> dict[str, float]:
+def finetune_plan(
+    recipe: CommonRecipe, network: nn.Module, sides: Sides, kit: FineTuneKit
+) -> dict[str, float]:
     """Seconds of each stage of a fine-tuning run, by the stage's name in the progress file."""
     assert recipe.finetune is not None  # the caller looked  # noqa: S101
-    speed = _speed(recipe, network)
+    speed = _speed(recipe, network, kit)
     train, validation, frozen = len(sides.train), len(sides.validation), len(sides.frozen)
-    looks = INPUTS["rotations"]
-    judged = frozen * INPUTS[recipe.evaluation] * speed.score
+    looks, chosen = kit.inputs(kit.learning_views), kit.inputs(kit.choosing_views)
+    judged = frozen * kit.inputs(recipe.evaluation) * speed.score
     if recipe.finetune.method == "full":
-        views = views_of_cells(recipe, sides.data)[sides.train]
+        views = kit.views(sides.data, sides.train)
         plan = {
-            "final": recipe.epochs * (float(views.sum()) * speed.step + validation * speed.score),
-            "validation cells": validation * looks * speed.score,
+            "final": recipe.epochs * (views * speed.step + validation * speed.score),
+            "validation cells": validation * chosen * speed.score,
             "frozen cells": judged,
             "frozen again cells": judged,
             "training cells": train * looks * speed.score,
@@ -72,84 +65,64 @@ def finetune_plan(recipe: Recipe, network: DeepPapNetwork, sides: Sides) -> dict
     else:
         plan = {
             "training cells": train * looks * speed.score,
-            "validation cells": validation * looks * speed.score,
+            "validation cells": validation * chosen * speed.score,
         }
         trials = len(MIXES) if validation and recipe.finetune.replay > 0 else 1
-        step = _head_step(recipe, network)
+        step = _head_step(recipe, network, kit)
         rows = np.arange(train * looks)
         steps = len(epoch_batches(rows, np.ones(len(rows), np.int64), recipe.batch, 0, 0))
         for number in range(trials):
             plan[f"head {number + 1} of {trials}"] = recipe.epochs * (steps * step + 0.03)
         plan["frozen cells"] = judged
-        same = pools(network.head) or recipe.evaluation == "rotations"
-        plan["frozen again cells"] = 0.0 if same else judged
+        plan["frozen again cells"] = judged if kit.judged_again(network) else 0.0
     return plan
 
 
 def fit_finetune_to_budget(
-    recipe: Recipe, network: DeepPapNetwork, sides: Sides, seconds: float
-) -> Recipe:
+    recipe: CommonRecipe, network: nn.Module, sides: Sides, kit: FineTuneKit, seconds: float
+) -> CommonRecipe:
     """Shrink a fine-tuning run: first the views of the report, then the epochs, one at least."""
-    plan = finetune_plan(recipe, network, sides)
+    plan = finetune_plan(recipe, network, sides, kit)
     if sum(plan.values()) + _STARTING <= seconds:
         return recipe
-    if recipe.evaluation in ("balanced", "paper"):
-        recipe = recipe.model_copy(update={"evaluation": "rotations"})
-        plan = finetune_plan(recipe, network, sides)
+    if kit.inputs(recipe.evaluation) > kit.inputs(kit.learning_views):
+        recipe = recipe.model_copy(update={"evaluation": kit.learning_views})
+        plan = finetune_plan(recipe, network, sides, kit)
     learning = sum(v for k, v in plan.items() if k == "final" or k.startswith("head"))
     left = seconds - _STARTING - (sum(plan.values()) - learning)
     share = min(max(left, 0.0) / learning, 1.0) if learning > 0 else 1.0
     return recipe.model_copy(update={"epochs": max(1, int(recipe.epochs * share))})
 
 
-def _speed(recipe: Recipe, network: DeepPapNetwork) -> Speed:
+def _speed(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit) -> Speed:
     assert recipe.finetune is not None  # the caller looked  # noqa: S101
     if recipe.finetune.method == "full":
-        blank = _blank_cells(None, recipe.batch)
-        tuner = FineTuner(
-            recipe, None, blank, "cpu", parent=network,  # type: ignore[arg-type]
-            parent_classes=_outputs(network),
+        rows = np.arange(recipe.batch)
+        tuner = kit.tuner(
+            network, None, None, rows % len(kit.info.classes), device="cpu",
+            say=lambda _line: None, should_stop=None, log=ProgressLog(),
         )  # fmt: skip
-        return measure_speed(tuner, np.arange(recipe.batch))
-    crops = torch.zeros(10, 3, 227, 227).contiguous(memory_format=torch.channels_last)
+        return measure_speed(tuner, rows)
+    inputs = torch.zeros(10, *kit.input_shape).contiguous(memory_format=torch.channels_last)
     device = next(network.parameters()).device
     with torch.inference_mode():
         for _ in range(2):  # the first one pays for memory and kernels
             started = time.perf_counter()
-            head_input(network, crops.to(device))
+            head_input(network, inputs.to(device))
             taken = time.perf_counter() - started
-    return Speed(0.0, 1.3 * taken / len(crops))  # cutting the views takes its share too
+    return Speed(0.0, 1.3 * taken / len(inputs))  # cutting the views takes its share too
 
 
-def _outputs(network: DeepPapNetwork) -> int:
-    with torch.inference_mode():
-        return int(network(torch.zeros(1, 3, 227, 227)).shape[1])
-
-
-def _head_step(recipe: Recipe, network: DeepPapNetwork) -> float:
+def _head_step(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit) -> float:
     """Seconds of one step of the head alone, old and new features together."""
+    head = network.get_submodule("head")
     with torch.inference_mode():
-        one = head_input(network, torch.zeros(1, 3, 227, 227))
+        one = head_input(network, torch.zeros(1, *kit.input_shape))
     features = torch.zeros(2 * recipe.batch, one.shape[1])
     targets = torch.zeros(len(features), dtype=torch.int64)
     for _ in range(2):
         started = time.perf_counter()
-        F.cross_entropy(through_head(network.head, features), targets).backward()
+        F.cross_entropy(through_head(head, features), targets).backward()
         taken = time.perf_counter() - started
-    network.head.zero_grad(set_to_none=True)
+    head.zero_grad(set_to_none=True)
     return 2 * taken  # the optimiser's step comes on top
-
-
-def _blank_cells(data: CellData | None, n: int) -> Cells:
-    """Cells of nothing, for measuring speed without reading images."""
-    n_fine = 2 if data is None else len(data.fine_classes)
-    features = 0 if data is None else data.features().shape[1]
-    return Cells(
-        windows=torch.full((n, 6, WINDOW, WINDOW), 255, dtype=torch.uint8),
-        backgrounds=torch.zeros(n, 3),
-        targets=torch.arange(n) % 2,
-        fine=torch.arange(n) % n_fine,
-        features=torch.zeros(n, features),
-        n_fine=n_fine,
-        has_masks=data is not None and all(r.mask is not None for r in data.records),
-    )

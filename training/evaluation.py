@@ -1,140 +1,76 @@
-"""Measure a model folder on labelled cells that it was not trained on.
+"""Measuring a model folder on labelled cells that it was not trained on: what all systems share.
 
-Which cells those are is read from ``model.json``, which lists the slide groups it was trained
-on, validated on, and its reserve; and, by content, the images it was trained or chosen on.
+Which cells those are is read from ``model.json``, which lists the groups it was trained on,
+validated on, and its reserve; and, by content, the images it was trained or chosen on.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from napari_cellpath.core.annotations import Part as AnnotationPart
 from napari_cellpath.core.errors import RecipeError
-from napari_cellpath.core.vocabulary import Border, Preset, System
+from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import ModelInfo, find_model
-from napari_cellpath.systems.deeppap.predict import load_network
-from training import metrics as m
-from training.calibration import calibrated
+from napari_cellpath.systems.loading import load_network
 from training.checkpoint import write_whole
-from training.datasets import CellData, read_cells
-from training.finetune_data import targets_of
-from training.project_data import is_project, read_project
+from training.datasets import CellData
 from training.provenance import named, refuse_seen, seen_by_content, seen_by_name
-from training.recipe import Data
-from training.scoring import score_cells
 
 Part = Literal["reserve", "validation", "frozen", "held-out", "all"]
 
 
-def evaluate_deeppap(
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A model on its device, the cells to measure it on, and what the report says of both."""
+
+    network: Any
+    info: ModelInfo
+    cells: CellData
+    chosen: list[int]
+    facts: dict[str, Any]
+
+
+def open_evaluation(
     model: str | Path,
-    data: str | Path,
-    out: Path | str | None = None,
-    *,
-    preset: Preset | str = Preset.BALANCED,
-    jitter: int = 0,
-    border: Border | str = Border.ZERO,
-    part: Part | None = None,
-    groups: Sequence[str] | None = None,
-    threshold: float | None = None,
-    seed: int = 0,
-    layout: Literal["herlev", "folders"] = "herlev",
-    device: str = "auto",
-    should_stop: Callable[[], bool] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
-    """Score the cells of a data folder and report measures with intervals.
+    system: System,
+    read: Callable[[ModelInfo], CellData],
+    part: Part | None,
+    groups: Sequence[str] | None,
+    device: str,
+) -> Opened:
+    """Find a model and the cells it may be measured on; see `choose_cells`.
 
-    Parameters
-    ----------
-    model
-        Name or folder.
-    data
-        Folder, in the layout ``layout``, or a project (``NAME.cellpath``).
-    out
-        Report to write (JSON), or None.
-    preset, border, jitter, seed
-        How cells are looked at; ``jitter`` moves centres by up to so many pixels.
-    part
-        None: the whole folder, which must hold nothing the model was trained or chosen on; of a
-        project its frozen part, of which the same holds. ``frozen``: that part of a project.
-        ``held-out``: what it was neither trained nor chosen on; the report names what was left
-        out. ``reserve``, ``validation``: that part. ``all``: also what it was trained on; the
-        report then says so.
-    groups
-        Only these slide groups, of the part.
-    threshold
-        None takes the model's own.
-    device
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    on_progress
-        Called with the cells done and to be done.
-
-    Returns
-    -------
-    dict
-        The report (see `training.metrics.binary_report`), and which cells it is of.
-
-    Raises
-    ------
-    RecipeError
-        The cells asked for were trained on (they are named), or there are none.
+    ``read`` gives the data for a model; of a project the frozen part is the default.
     """
-    entry = find_model(model, System.DEEPPAP)
-    if Preset(preset) is Preset.ADAPTIVE:
-        raise RecipeError("Evaluation needs a fixed number of views: fast, balanced or paper.")
-    if is_project(data):
-        cells = read_project(data, entry.info.classes, entry.info.mpp)
-        part = part or "frozen"
-    else:
-        cells = read_cells(Data(layout=layout, folder=str(data), classes=2))
+    entry = find_model(model, system)
+    cells = read(entry.info)
+    if cells.parts and part is None:
+        part = "frozen"
     chosen, trained_on = choose_cells(entry.info, cells, part, groups)
     network, info = load_network(entry.folder)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    records = [cells.records[i] for i in chosen]
-    probabilities = score_cells(
-        network, records, looked_at=Preset(preset).value,  # type: ignore[arg-type]
-        border=Border(border), jitter=jitter, seed=seed, should_stop=should_stop,
-        on_progress=on_progress,
-    )  # fmt: skip
-    scores = probabilities[:, [c.abnormal for c in info.classes]].sum(axis=1)
-    report: dict[str, Any] = {
+    network.to(device).to(memory_format=torch.channels_last)
+    facts = {
         "model": entry.label,
         "data": cells.name,
         "data_sha256": cells.sha256,
         "part": part or "whole folder",
         "trained_on_these": trained_on,
         "left_out": _left_out(cells, chosen),
-        "preset": str(preset),
-        "border": str(Border(border)),
-        "jitter": jitter,
-        "seed": seed,
-        **m.binary_report(
-            np.array([r.abnormal for r in records]), scores, [r.group for r in records],
-            info.threshold if threshold is None else threshold,
-            classes=[cells.fine_classes[r.fine_class].name for r in records],
-        ),
-    }  # fmt: skip
-    if info.calibration is not None:
-        better = calibrated(info.calibration, scores)
-        truth = np.array([r.abnormal for r in records])
-        report["calibrated"] = {
-            "brier": round(m.brier(truth, better), 4),
-            "calibration_error": round(m.calibration_error(truth, better), 4),
-        }
-    if len(info.classes) > 2 and len(info.classes) == len(cells.fine_classes):
-        called = probabilities.argmax(axis=1)
-        truth = targets_of(cells, info)[chosen]
-        report["confusion"] = m.confusion(truth, called, len(info.classes)).tolist()
-        report["class_accuracy"] = round(float(np.mean(called == truth)), 4)
+    }
+    return Opened(network, info, cells, chosen, facts)
+
+
+def written(report: dict[str, Any], out: Path | str | None) -> dict[str, Any]:
+    """The report, written as JSON where ``out`` names a file."""
     if out is not None:
         write_whole(Path(out), json.dumps(report, indent=1).encode())
     return report

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,10 @@ from numpy.typing import NDArray
 from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.models import ModelInfo
-from training.datasets import CellData, CellRecord, read_cells
-from training.project_data import read_project
+from training.datasets import CellData, CellRecord
+from training.finetune_kit import kit_of
 from training.provenance import image_hash, named, refuse_seen, seen_by_content, seen_by_name
-from training.recipe import Recipe
+from training.recipe import CommonRecipe
 from training.splits import check_no_leak, make_split
 
 Rows = NDArray[np.intp]
@@ -54,12 +53,8 @@ class Sides:
         """Their slides, patients or specimens."""
         return [r.group for r in self.records(rows)]
 
-    def abnormal(self, rows: Rows) -> NDArray[np.bool_]:
-        """Whether they are abnormal."""
-        return np.array([r.abnormal for r in self.records(rows)], dtype=bool)
 
-
-def read_sides(recipe: Recipe, parent: ModelInfo) -> Sides:
+def read_sides(recipe: CommonRecipe, parent: ModelInfo) -> Sides:
     """Read the data of a fine-tuning recipe and check them against the parent.
 
     A project's split is its ledger's. Other data are split as for any training: the reserve is
@@ -71,15 +66,15 @@ def read_sides(recipe: Recipe, parent: ModelInfo) -> Sides:
         A class the parent does not know, one class only, no cells to learn from, the same image
         on both sides, or frozen cells that the parent was trained on.
     """
+    kit = kit_of(recipe, parent)
+    data = kit.read()
     if recipe.data.layout == "project":
-        data = read_project(Path(recipe.data.folder), parent.classes, parent.mpp)
         train, validation, frozen = (
             np.array([i for i, r in enumerate(data.records) if _part(data, r) is part], np.intp)
             for part in (Part.TRAIN, Part.VALIDATION, Part.FROZEN)
         )
         targets = data.labels
     else:
-        data = read_cells(recipe.data)
         targets = targets_of(data, parent)
         s = recipe.split
         plan = make_split(
@@ -92,7 +87,7 @@ def read_sides(recipe: Recipe, parent: ModelInfo) -> Sides:
     where = str(data.folder)
     if len(train) == 0:
         raise RecipeError(f"{where}: no labelled cell is in the training part of the split.")
-    if len(set(targets[train].tolist())) < 2:
+    if len(set(targets[train].tolist())) < 2 and not kit.one_class_will_do():
         only = parent.classes[int(targets[train][0])].name
         raise RecipeError(
             f"{where}: the training part holds one class only ({only}); a classifier needs at "
@@ -111,11 +106,12 @@ def read_sides(recipe: Recipe, parent: ModelInfo) -> Sides:
             f"{len(validation) - len(unseen)} validation cells were in the parent's training and "
             "were not used to choose."
         )
-    kinds = np.bincount(np.array([r.abnormal for r in data.records])[unseen].astype(int), None, 2)
-    if len(validation) and kinds.min() < LEAST_TO_CHOOSE:
+    kinds = kit.kinds(data, targets, unseen, train)
+    if len(validation) and min(kinds.values()) < LEAST_TO_CHOOSE:
+        held = " and ".join(f"{n} {name}" for name, n in kinds.items())
         notes.append(
-            f"The validation part holds {kinds[0]} normal and {kinds[1]} abnormal cells; at least "
-            f"{LEAST_TO_CHOOSE} of either are needed to choose on, so fixed settings were used."
+            f"The validation part holds {held} cells; at least {LEAST_TO_CHOOSE} of each are "
+            "needed to choose on, so fixed settings were used."
         )
         unseen = unseen[:0]
     return Sides(data, targets, train, unseen, frozen, tuple(notes))

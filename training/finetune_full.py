@@ -13,18 +13,16 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from napari_cellpath.systems.deeppap.network import DeepPapNetwork
-from training.deeppap import Rows, Trainer
-from training.deeppap_network import TrainingNetwork
 from training.finetune_head import Replay
+from training.trainer import R, Trainer
 
 
 @dataclass
-class FineTuner(Trainer):
-    """A `Trainer` that starts from a parent and stays near it.
+class NearParent(Trainer[R]):
+    """What makes a `Trainer` start from a parent and stay near it; goes before it as a base.
 
     Parameters
     ----------
@@ -36,29 +34,25 @@ class FineTuner(Trainer):
         Its features as `napari_cellpath.models.read_features` gives them, or None.
     """
 
-    parent: DeepPapNetwork | None = None
-    parent_classes: int = 2
-    shipped: dict[str, NDArray[Any]] | None = None
-    _teacher: DeepPapNetwork | None = field(default=None, init=False)
+    parent: nn.Module | None = field(default=None, kw_only=True)
+    parent_classes: int = field(default=2, kw_only=True)
+    shipped: dict[str, NDArray[Any]] | None = field(default=None, kw_only=True)
+    _teacher: nn.Module | None = field(default=None, init=False)
 
     @property
     def n_classes(self) -> int:
         """As many as the parent's."""
         return self.parent_classes
 
-    def start(self, _rows: Rows, seed: int) -> TrainingNetwork:
-        """Copy the parent, seeded."""
+    def copied(self, seed: int) -> Any:
+        """Copy the parent, all of it free to learn, seeded."""
         assert self.parent is not None and self.recipe.finetune is not None  # noqa: S101, PT018
         torch.manual_seed(seed)
         self.origin = self.recipe.finetune.parent
-        network = copy.deepcopy(self.parent).requires_grad_(True)
-        for layer in list(network.trunk.children())[: self.recipe.network.frozen_layers]:
-            layer.requires_grad_(False)
-        whole = TrainingNetwork(network, 0, 0, 0, self.recipe.augmentation.mix_style)
-        return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return copy.deepcopy(self.parent).requires_grad_(True)
 
     def further_loss(
-        self, module: TrainingNetwork, crops: Tensor, logits: Tensor, rng: torch.Generator
+        self, module: nn.Module, inputs: Tensor, logits: Tensor, rng: torch.Generator
     ) -> Tensor | float:
         """Replay through the head, or distillation."""
         settings = self.recipe.finetune
@@ -72,7 +66,7 @@ class FineTuner(Trainer):
         if self._teacher is None:
             self._teacher = copy.deepcopy(self.parent).to(logits.device).eval()  # type: ignore[union-attr]
         with torch.inference_mode():
-            wanted = self._teacher(crops)
+            wanted = self._teacher(inputs)
         soft = settings.distil_temperature
         near = F.kl_div(
             F.log_softmax(logits / soft, dim=1), F.log_softmax(wanted.clone() / soft, dim=1),

@@ -19,16 +19,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.checkpoint import write_whole
-from training.deeppap import epoch_batches
-from training.deeppap_network import class_weights
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric
 from training.progress import ProgressLog
-from training.recipe import Recipe
+from training.recipe import CommonRecipe
+from training.trainer import class_weights, epoch_batches, packed
 from training.trunk_features import Features, probabilities, through_head
 
 MIXES = (0.5, 1.0, 2.0)
@@ -68,7 +66,7 @@ class HeadTrainer:
         For Lightning Fabric.
     """
 
-    recipe: Recipe
+    recipe: CommonRecipe
     head: nn.Module
     n_classes: int
     new: Examples
@@ -123,8 +121,7 @@ class HeadTrainer:
         def keep(module: nn.Module, loss: float, epoch: int) -> None:
             lowest.update(loss=loss, epoch=epoch)
             self.folder.mkdir(parents=True, exist_ok=True)
-            state = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-            write_whole(self.folder / weights, save_safetensors(state))
+            write_whole(self.folder / weights, packed(module))
             write_whole(self.folder / f"best-{number}.json", json.dumps(lowest).encode())
 
         def on_epoch(metrics: Metrics) -> None:

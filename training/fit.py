@@ -210,7 +210,10 @@ class Fit:
                 mean.lerp_(now, 1 - decay)
             buffers = zip(self.average.buffers(), self._plain.buffers(), strict=True)
             for kept, current in buffers:
-                kept.copy_(current)
+                if kept.is_floating_point():  # statistics of layers that normalise, say
+                    kept.lerp_(current, 1 - decay)
+                else:
+                    kept.copy_(current)
 
     def _save(self) -> None:
         if self.checkpoints is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -312,12 +313,13 @@ def binary_report(
     }
     if classes is not None:
         report["by_class"] = recall_by_class(classes, (given > threshold) == wanted)
-    return {key: _plain(value) for key, value in report.items()}
+    return {key: plain(value) for key, value in report.items()}
 
 
-def _plain(value: object) -> object:
+def plain(value: Any) -> Any:
+    """A number rounded for JSON, NaN as None; of tuples each; anything else as it is."""
     if isinstance(value, float):
         return round(value, 4) if np.isfinite(value) else None
     if isinstance(value, tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     return value

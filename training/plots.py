@@ -101,6 +101,19 @@ def _band(
     return low, high
 
 
+def confusion_axes(
+    axes: Any, share: NDArray[np.float64], texts: Sequence[Sequence[Any]], names: Sequence[str]
+) -> None:
+    """A confusion matrix: rows the truth, darker where a larger share of them is called so."""
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for row, col in np.ndindex(share.shape):
+        colour = "white" if share[row, col] > 0.5 else "black"
+        axes.text(col, row, texts[row][col], ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 2 else 0, ha="center")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="called")
+
+
 def pyplot() -> Any:
     """Matplotlib without a window."""
     import matplotlib as mpl

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from napari_cellpath.core.errors import UnknownNameError
+from napari_cellpath.models import find_model
 from training.project_data import is_project
-from training.recipe import Recipe, check_recipe
+from training.recipe import CommonRecipe, check_recipe
+from training.systems import entry, load
 
-PRESETS: dict[str, dict[str, Any]] = {
+DEEPPAP: dict[str, dict[str, Any]] = {
     "fast": {
+        "evaluation": "rotations",
         "finetune": {"method": "head"},
         "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
         "epochs": 40,
         "batch": 32,
     },
     "thorough": {
+        "evaluation": "rotations",
         "finetune": {"method": "full"},
         "network": {"frozen_layers": 1},
         "optimiser": {"lr_trunk": 5e-5, "lr_head": 5e-4, "ema": 0.9},
@@ -28,11 +32,29 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """What each preset sets beside parent and data; docs/training.md says how it was found."""
+HEP2: dict[str, dict[str, Any]] = {
+    "fast": {
+        "finetune": {"method": "head"},
+        "optimiser": {"lr_head": 0.003, "weight_decay": 0.02},
+        "epochs": 30,
+        "batch": 32,
+        "evaluation": "none",
+    },
+    "thorough": {
+        "finetune": {"method": "full"},
+        "optimiser": {"lr_trunk": 1e-4, "lr_head": 1e-3, "ema": 0.9},
+        "sampling": {"copies": 4},
+        "epochs": 15,
+        "batch": 16,
+        "evaluation": "none",
+    },
+}
+"""The same for HEp-2."""
 
 
 def finetune_recipe(
     parent: str | Path, data: str | Path, preset: str = "fast", name: str | None = None
-) -> Recipe:
+) -> CommonRecipe:
     """A recipe that fine-tunes a model.
 
     Parameters
@@ -40,7 +62,7 @@ def finetune_recipe(
     parent
         Name or folder of the model to go on from.
     data
-        A project, or a data folder in the layout ``herlev``.
+        A project, or a data folder in the system's own layout.
     preset
         ``fast`` or ``thorough``.
     name
@@ -49,23 +71,27 @@ def finetune_recipe(
     Raises
     ------
     UnknownNameError
-        No such preset.
+        No such preset, or no such model.
+    ModelError
+        The parent is damaged, or its system cannot be trained.
     RecipeError
         The name is no name.
     """
-    if preset not in PRESETS:
-        raise UnknownNameError(f"There is no preset '{preset}'. Known: {', '.join(PRESETS)}.")
+    row = entry(system := find_model(parent).info.system)
+    presets: dict[str, dict[str, Any]] = load(row.presets)
+    if preset not in presets:
+        raise UnknownNameError(f"There is no preset '{preset}'. Known: {', '.join(presets)}.")
     own = Path(str(parent).partition("@")[0]).name
     if own.isdecimal():  # models/NAME/VERSION of a project
         own = Path(str(parent)).parent.name
     stem = Path(data).stem
     made = own if own.endswith(f"-{stem}") else f"{own}-{stem}"  # a second round is a new version
     made = re.sub(r"[^A-Za-z0-9._-]+", "-", made).strip("-._")[:80]
-    settings = PRESETS[preset]
+    settings = presets[preset]
     content = {
+        "system": str(system),
         "name": name or made,
-        "data": {"layout": "project" if is_project(data) else "herlev", "folder": str(data)},
-        "evaluation": "rotations",
+        "data": {"layout": "project" if is_project(data) else row.layout, "folder": str(data)},
         **settings,
         "finetune": {"parent": str(parent), **settings["finetune"]},
     }

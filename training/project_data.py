@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from napari_cellpath.core.annotations import LabelledData, Shape
+from napari_cellpath.core.annotations import Annotation, ImageFacts, LabelledData, Shape
 from napari_cellpath.core.errors import MissingFileError, RecipeError
 from napari_cellpath.core.geometry import scale_between
 from napari_cellpath.core.vocabulary import System
@@ -50,22 +51,67 @@ def read_project(
     RecipeError
         Nothing is labelled, a label is no class of the model, or an image is only in memory.
     """
+    return cells_of(labelled_of(folder, System.DEEPPAP), Path(folder), classes, mpp)
+
+
+def labelled_of(folder: Path | str, system: System) -> LabelledData:
+    """What a project offers for training a system.
+
+    Raises
+    ------
+    MissingFileError
+        There is no such project.
+    """
     from napari_cellpath.project import labelled
 
     if not Path(folder).is_dir():
         raise MissingFileError(f"There is no project {folder}.")
-    return cells_of(labelled(Path(folder), System.DEEPPAP), Path(folder), classes, mpp)
+    return labelled(Path(folder), system)
 
 
 def cells_of(
     labelled: LabelledData, folder: Path, classes: Sequence[ClassInfo], mpp: float | None = None
 ) -> CellData:
     """Cells of what a project offers for training; see `read_project`."""
+
+    def nucleus(annotation: Annotation, facts: ImageFacts, common: dict[str, Any]) -> CellRecord:
+        half = round(WINDOW / 2 * scale_between(facts.mpp, mpp))
+        abnormal = classes[common["fine_class"]].abnormal
+        return CellRecord(**common, abnormal=abnormal, half=half)
+
+    return gather(labelled, folder, classes, Shape.POINT, nucleus, "nuclei", mpp)
+
+
+def gather(
+    labelled: LabelledData,
+    folder: Path,
+    classes: Sequence[ClassInfo],
+    shape: Shape,
+    make: Callable[[Annotation, ImageFacts, dict[str, Any]], CellRecord],
+    what: str,
+    mpp: float | None = None,
+    grouped_by: str = "slide group",
+) -> CellData:
+    """The labelled objects of one shape as cells; see `read_project`.
+
+    Parameters
+    ----------
+    labelled, folder, classes, mpp
+        What the project offers, where it is, and what the model knows.
+    shape
+        Of the objects.
+    make
+        Makes the record of an annotation on an image from the fields all systems have.
+    what
+        What the objects are called, in the plural.
+    grouped_by
+        What a group is.
+    """
     names = [c.name for c in classes]
     records = []
     digest = hashlib.sha256()
     for annotation in labelled.annotations:
-        if annotation.shape is not Shape.POINT or annotation.complete or not annotation.labels:
+        if annotation.shape is not shape or annotation.complete or not annotation.labels:
             continue
         facts = labelled.images[annotation.image]
         label = annotation.labels[0]
@@ -83,19 +129,17 @@ def cells_of(
         if not image.is_file():
             raise MissingFileError(f"{folder}: the image {image} is not there.")
         row, col = annotation.centre
-        place = names.index(label)
         group = facts.group or facts.name
-        records.append(
-            CellRecord(
-                image=image, row=row, col=col, fine_class=place, abnormal=classes[place].abnormal,
-                group=group, half=round(WINDOW / 2 * scale_between(facts.mpp, mpp)),
-                uid=annotation.uid,
-            )
-        )  # fmt: skip
+        common = {
+            "image": image, "row": row, "col": col, "fine_class": names.index(label),
+            "group": group, "uid": annotation.uid,
+        }  # fmt: skip
+        records.append(make(annotation, facts, common))
         digest.update(json.dumps([image_hash(image), row, col, label, group]).encode())
     if not records:
-        raise RecipeError(f"{folder} holds no labelled nuclei; there is nothing to learn from.")
+        raise RecipeError(f"{folder} holds no labelled {what}; there is nothing to learn from.")
     return CellData(
         name=labelled.name, folder=folder, records=tuple(records), fine_classes=tuple(classes),
         mpp=mpp, note="", sha256=digest.hexdigest(), parts=dict(labelled.parts),
+        grouped_by=grouped_by,
     )  # fmt: skip

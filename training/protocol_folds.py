@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.core.vocabulary import Border, System
-from napari_cellpath.models import ModelInfo, save_model
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
-from training.checkpoint import write_whole
-from training.datasets import TWO_CLASSES, CellData
-from training.deeppap import Trainer, network_arrays
+from training.datasets import TWO_CLASSES
+from training.protocol_parts import Folds
 from training.recipe import Recipe
 from training.scoring import ScoredViews, score_cells
-from training.splits import SplitPlan, make_split
-
-Say = Callable[[str], None]
+from training.splits import make_split
 
 
 @dataclass(frozen=True)
@@ -47,18 +40,11 @@ class Protocol:
 
 
 @dataclass
-class ProtocolFolds:
-    """The folds of one split, each trained, scored and kept."""
+class ProtocolFolds(Folds[Recipe]):
+    """The folds of one split of DeepPap's; ``asked`` and ``views`` say how they are looked at."""
 
-    recipe: Recipe
     asked: Protocol
-    cells: CellData
-    trainer: Trainer
-    mode: str
-    out: Path
     views: ScoredViews
-    say: Say
-    resume: bool
 
     def run(self) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Measures of the split, and one row a cell."""
@@ -67,7 +53,7 @@ class ProtocolFolds:
             self.cells.groups, self.cells.labels.tolist(), mode=self.mode, reserve=0.0,
             folds=r.split.folds, seed=r.split.seed,
         )  # fmt: skip
-        done = [self._fold(plan, fold) for fold in range(r.split.run_folds)]
+        done = [self.fold(plan, number) for number in range(r.split.run_folds)]
         rows = np.concatenate([np.array(d["rows"], dtype=np.intp) for d in done])
         fold_of = np.concatenate([np.full(len(d["rows"]), i) for i, d in enumerate(done)])
         looks = {
@@ -76,63 +62,36 @@ class ProtocolFolds:
         }
         return self._measure(rows, fold_of, looks), self._rows(rows, fold_of, looks)
 
-    def _fold(self, plan: SplitPlan, fold: int) -> dict[str, Any]:
-        path = self.out / f"fold-{fold + 1}.json"
-        if path.is_file():
-            done: dict[str, Any] = json.loads(path.read_text())
-            return done
-        name = f"{self.mode}-wise fold {fold + 1} of {self.recipe.split.folds}"
-        network, _ = self.trainer.fit(
-            plan.training(fold), self.recipe.seed, name, self.out / f"checkpoints-{fold + 1}",
-            resume=self.resume, epochs=self.recipe.fold_epochs,
-        )  # fmt: skip
-        rows = plan.folds[fold]
-        self._keep(network, plan.training(fold), fold)
-        done = {"rows": rows.tolist()}
-        for look in self.asked.looks:
-            done[look.name] = score_cells(
+    def scores(self, network: DeepPapNetwork, rows: NDArray[np.intp]) -> dict[str, Any]:
+        """Class probabilities by every look."""
+        return {
+            look.name: score_cells(
                 network, [self.cells.records[int(i)] for i in rows], looked_at=self.views,
                 border=look.border, jitter=look.jitter, seed=self.recipe.seed,
                 should_stop=self.trainer.should_stop,
-            ).tolist()  # fmt: skip
-        self.out.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(done).encode())
+            ).tolist()
+            for look in self.asked.looks
+        }  # fmt: skip
+
+    def words(self, rows: NDArray[np.intp], done: dict[str, Any]) -> str:
+        """Accuracy and AUC of the first look."""
         scores = self._abnormal(np.array(done[self.asked.looks[0].name]))
         report = m.binary_report(
             self.cells.abnormal[rows], scores, [self.cells.groups[int(i)] for i in rows], 0.5
         )
-        self.say(f"{name}: accuracy {report['accuracy']}, AUC {report['auc']} on {len(rows)} cells")
-        return done
+        return f"accuracy {report['accuracy']}, AUC {report['auc']}"
 
-    def _keep(self, network: DeepPapNetwork, trained: NDArray[np.intp], fold: int) -> None:
-        """Keep a fold's network as a model folder: its fold can be scored in other ways later."""
-        folder = self.out / f"fold-{fold + 1}-model"
-        if folder.exists():
-            return
-        by_cell = self.mode == "cell"
-        keys = [
-            self.cells.records[int(i)].image.name if by_cell else self.cells.groups[int(i)]
-            for i in trained
-        ]
+    def model_facts(self, _network: DeepPapNetwork) -> dict[str, Any]:
+        """Of the recipe's network."""
         arguments = dict(self.recipe.network.arguments)
         if self.recipe.network.mean_image:
             arguments["mean"] = "image"
-        info = ModelInfo(
-            name=f"{self.asked.name}-{self.mode}-fold-{fold + 1}",
-            system=System.DEEPPAP,
-            architecture=self.recipe.network.backbone,
-            arguments=arguments,
-            classes=TWO_CLASSES if self.asked.classes == 2 else self.cells.fine_classes,
-            mpp=self.cells.mpp,
-            data={
-                "name": self.cells.name, "sha256": self.cells.sha256, "split_by": self.mode,
-                "trained_on": sorted(set(keys)),
-            },
-            seed=self.recipe.seed,
-            training={"recipe": self.recipe.model_dump(mode="json")},
-        )  # fmt: skip
-        card = f"# {info.name}\n\nOne fold of `cellpath reproduce {self.asked.name}`.\n"
-        save_model(folder, info, network_arrays(network, half=False), card)
+        return {
+            "system": System.DEEPPAP,
+            "architecture": self.recipe.network.backbone,
+            "arguments": arguments,
+            "classes": TWO_CLASSES if self.asked.classes == 2 else self.cells.fine_classes,
+        }
 
     def _abnormal(self, probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
         if probabilities.shape[1] == 2:

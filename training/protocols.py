@@ -7,28 +7,26 @@ sides; split by slide they do not. Each finished fold is kept, so a stopped prot
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 
-from napari_cellpath.core.errors import OutputError, RecipeError, UnknownNameError
-from napari_cellpath.core.vocabulary import Border
-from training.allocator import keep_freed_memory
+from napari_cellpath.core.errors import RecipeError
+from napari_cellpath.core.vocabulary import Border, System
 from training.budget import fit_to_budget, measure_speed, planned_seconds
 from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import CellData, read_cells
-from training.deeppap import Trainer, views_of_cells
+from training.deeppap import DeepPapTrainer, views_of_cells
 from training.fit import StopCheck
 from training.plots import draw_report
-from training.protocol_folds import Look, Protocol, ProtocolFolds, Say
-from training.recipe import Recipe, check_recipe, read_recipe
+from training.protocol_folds import Look, Protocol, ProtocolFolds
+from training.protocol_parts import Say, csv_text, open_protocol
+from training.recipe import Recipe, check_recipe, recipe_of
 from training.scoring import ScoredViews
 
 FOLDS = 5
@@ -97,8 +95,6 @@ def reproduce(
 
     Raises
     ------
-    UnknownNameError
-        No such protocol.
     RecipeError
         The data or the recipe cannot be used for it.
     OutputError
@@ -107,10 +103,6 @@ def reproduce(
         Stopped; finished folds are kept.
     """
     say = on_progress or (lambda _line: None)
-    if protocol not in PROTOCOLS:
-        raise UnknownNameError(
-            f"There is no protocol '{protocol}'. Known: {', '.join(sorted(PROTOCOLS))}."
-        )
     asked = PROTOCOLS[protocol]
     recipe = _recipe(asked, Path(recipe_path or DEFAULT_RECIPE), Path(data), folds, seed)
     cells = read_cells(recipe.data)
@@ -125,13 +117,10 @@ def reproduce(
         say("The data do not say which slide a cell is of: split by cell only.")
         modes = ("cell",)
     out = Path(out)
-    _open(out, recipe, asked, modes, resume)
-    keep_freed_memory()
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
+    open_protocol(out, {"protocol": protocol, "splits": list(modes)}, recipe, resume)
     started = time.time()
     loaded = Cells.load(cells, asked.classes)
-    trainer = Trainer(recipe, cells, loaded, device, say=say, should_stop=should_stop)
+    trainer = DeepPapTrainer(recipe, cells, loaded, device=device, say=say, should_stop=should_stop)
     run_folds = min(run_folds or folds, folds)
     recipe = recipe.model_copy(
         update={"split": recipe.split.model_copy(update={"run_folds": run_folds})}
@@ -159,7 +148,7 @@ def reproduce(
     rows: list[dict[str, Any]] = []
     for mode in modes:
         runner = ProtocolFolds(
-            recipe, asked, cells, trainer, mode, out / mode, looked_at, say, resume
+            recipe, cells, trainer, protocol, mode, out / mode, say, resume, asked, looked_at
         )
         measured, scored = runner.run()
         report["splits"][mode] = measured
@@ -168,13 +157,13 @@ def reproduce(
     report["seconds"] = round(time.time() - started, 1)
     report["machine"] = {"threads": torch.get_num_threads(), "torch": torch.__version__}
     write_whole(out / "report.json", json.dumps(report, indent=1).encode())
-    write_whole(out / "scores.csv", _table(rows).encode())
+    write_whole(out / "scores.csv", csv_text(rows).encode())
     draw_report(out, rows)
     return report
 
 
 def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | None) -> Recipe:
-    recipe = read_recipe(path)
+    recipe = recipe_of(path, System.DEEPPAP)
     changed = recipe.model_dump(mode="json")
     changed["data"] |= {"folder": str(data), "layout": asked.layout, "classes": asked.classes}
     changed["split"] |= {"reserve": 0.0, "folds": folds, "run_folds": folds}
@@ -183,11 +172,11 @@ def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | Non
     changed |= dict(asked.changes)
     if seed is not None:
         changed["seed"] = changed["split"]["seed"] = seed
-    return check_recipe(changed, str(path))
+    return cast("Recipe", check_recipe(changed, str(path)))
 
 
 def _within(
-    recipe: Recipe, seconds: float, trainer: Trainer, cells: CellData, looks: int, say: Say
+    recipe: Recipe, seconds: float, trainer: DeepPapTrainer, cells: CellData, looks: int, say: Say
 ) -> Recipe:
     everything = np.arange(len(cells.records))
     speed = measure_speed(trainer, everything)
@@ -203,32 +192,3 @@ def _within(
     if least > 1.1 * seconds:
         say(f"that is the least, and takes about {least:.0f} s a split all the same")
     return fitted
-
-
-def _open(out: Path, recipe: Recipe, asked: Protocol, modes: tuple[str, ...], resume: bool) -> None:
-    """Make the folder, or check that what lies in it is this run."""
-    record = {
-        "protocol": asked.name,
-        "splits": list(modes),
-        "recipe": recipe.model_dump(mode="json"),
-    }
-    path = out / "protocol.json"
-    if path.is_file():
-        if not resume:
-            raise OutputError(f"{out} holds a run already. Resume it, or choose another folder.")
-        if json.loads(path.read_text()) != json.loads(json.dumps(record)):
-            raise OutputError(f"{out} was begun with other settings. Choose another folder.")
-        return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be made ({error.strerror}).") from None
-    write_whole(path, json.dumps(record, indent=1).encode())
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

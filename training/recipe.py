@@ -6,19 +6,33 @@ Unknown keys are refused: a misspelt ``epoch:`` must not train for the default n
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from napari_cellpath.core.errors import MissingFileError, RecipeError
+from napari_cellpath.core.errors import MissingFileError, RecipeError, UnknownNameError
+from napari_cellpath.core.vocabulary import System
+from training.systems import entry, load
+
+INPUTS = {"fast": 10, "rotations": 10, "balanced": 100, "paper": 1000}
+"""Network inputs of a DeepPap cell, by how it is looked at."""
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a recipe; its keys are all there are."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Data(_Section):
+class Source(Section):
+    """What is learnt from: what the data of all systems have."""
+
+    layout: str = Field("", description="How the folder is laid out.")
+    folder: str = Field("", description="A path, or the name of a folder inside CELLPATH_DATA.")
+
+
+class Data(Source):
     """What is learnt from."""
 
     layout: Literal["herlev", "folders", "project"] = Field(
@@ -36,7 +50,7 @@ class Data(_Section):
     )
 
 
-class Network(_Section):
+class Network(Section):
     """What learns."""
 
     backbone: Literal["squeezenet1_0", "convnet-t", "alexnet-tv"] = "squeezenet1_0"
@@ -57,7 +71,7 @@ class Network(_Section):
     )
 
 
-class Split(_Section):
+class Split(Section):
     """Who is on which side."""
 
     mode: Literal["group", "cell"] = Field(
@@ -77,12 +91,14 @@ class Split(_Section):
         return self
 
 
-class Optimiser(_Section):
+class Optimiser(Section):
     """How weights move."""
 
     name: Literal["sgd", "adamw"] = "adamw"
-    lr_trunk: float = Field(3e-4, gt=0, description="For the layers that were transferred.")
-    lr_head: float = Field(2e-3, gt=0, description="For the layers that start from nothing.")
+    lr_trunk: float = Field(
+        3e-4, gt=0, description="For the trunk, whose weights may have been transferred."
+    )
+    lr_head: float = Field(2e-3, gt=0, description="For the head, which starts from nothing.")
     momentum: float = Field(0.9, ge=0, lt=1, description="SGD only.")
     weight_decay: float = Field(0.02, ge=0)
     clip_norm: float = Field(2.0, ge=0, description="Largest gradient norm; 0: not clipped.")
@@ -91,17 +107,17 @@ class Optimiser(_Section):
     )
 
 
-class Schedule(_Section):
+class Schedule(Section):
     """How learning rates change."""
 
-    kind: Literal["cosine", "step"] = "cosine"
+    kind: Literal["cosine", "step", "constant"] = "cosine"
     step_epochs: int = Field(10, ge=1, description="step: rates fall after this many epochs.")
     step_factor: float = Field(0.1, gt=0, le=1, description="step: by this factor.")
     warmup_epochs: float = Field(1.0, ge=0, description="cosine: rates rise from nought.")
     floor: float = Field(0.02, ge=0, le=1, description="cosine: share of the rate at the end.")
 
 
-class Borders(_Section):
+class Borders(Section):
     """Shares of training views whose outside is black, mirrored, or background."""
 
     zero: float = Field(0.6, ge=0)
@@ -119,7 +135,7 @@ class Borders(_Section):
         return self
 
 
-class Augmentation(_Section):
+class Augmentation(Section):
     """How views vary in training."""
 
     angles: int = Field(0, ge=0, description="0: any angle; n: multiples of 360/n degrees.")
@@ -159,7 +175,7 @@ class Augmentation(_Section):
     random_crop: bool = Field(True, description="227 of 256 px at random, or the middle.")
 
 
-class Auxiliary(_Section):
+class Auxiliary(Section):
     """Further targets of the same trunk in training; their heads are not kept."""
 
     classes: float = Field(0.5, ge=0, description="Weight of the seven classes' cross-entropy.")
@@ -174,7 +190,7 @@ class Auxiliary(_Section):
     )
 
 
-class FineTune(_Section):
+class FineTune(Section):
     """Going on from a finished model instead of from initial weights.
 
     Network, classes, pixel size and threshold are the parent's; the section ``network`` is not
@@ -209,30 +225,69 @@ class FineTune(_Section):
     )
 
 
-class Recipe(_Section):
-    """One training run.
+class CommonRecipe(Section):
+    """What the recipes of all systems have."""
 
-    Read with `read_recipe`; ``training/recipes/`` holds those of the project.
-    """
-
-    system: Literal["deeppap"] = "deeppap"
+    system: str
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$", description="Of the model that comes out."
     )
     finetune: FineTune | None = Field(
         None, description="Go on from a finished model; left out: start from initial weights."
     )
-    data: Data = Data()  # type: ignore[call-arg]
-    network: Network = Network()  # type: ignore[call-arg]
+    data: Source = Source()  # type: ignore[call-arg]
     split: Split = Split()  # type: ignore[call-arg]
     optimiser: Optimiser = Optimiser()  # type: ignore[call-arg]
     schedule: Schedule = Schedule()  # type: ignore[call-arg]
-    augmentation: Augmentation = Augmentation()  # type: ignore[call-arg]
-    auxiliary: Auxiliary = Auxiliary()  # type: ignore[call-arg]
     epochs: int = Field(24, ge=1, le=1000, description="Of the final model.")
     fold_epochs: int = Field(
         0, ge=0, le=1000, description="Of each validation fold; 0: as many as the final model's."
     )
+    batch: int = Field(32, ge=1, le=4096)
+    balance: float = Field(
+        0.5, ge=0, le=1, description="Loss weights are (1/frequency) to this power; 1: equal say."
+    )
+    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
+    evaluation: str = Field(
+        "", description="Views with which the reserve, or the frozen part, is scored."
+    )
+    fold_evaluation: str = Field("", description="Views with which the folds are scored.")
+    notes: str = Field(
+        "", max_length=2000, description="How the settings were found; stands in the model's card."
+    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
+    seed: int = 0
+    budget_seconds: float | None = Field(
+        None, gt=0, description="Epochs shrink to fit; what was used is recorded."
+    )
+
+    @model_validator(mode="after")
+    def _a_project_has_a_parent(self) -> CommonRecipe:
+        if self.data.layout == "project" and self.finetune is None:
+            raise ValueError("data.layout 'project' needs the section finetune with a parent")
+        return self
+
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """Network inputs of a cell when a fold is scored, and when the reserve is."""
+        return 1, 1
+
+    def thinned(self, _share: float) -> CommonRecipe:
+        """The recipe with about this share of the views of a cell, where it has several."""
+        return self
+
+
+class Recipe(CommonRecipe):
+    """One training run of DeepPap.
+
+    Read with `read_recipe`; ``training/recipes/`` holds those of the project.
+    """
+
+    system: Literal["deeppap"] = "deeppap"
+    data: Data = Data()  # type: ignore[call-arg]
+    network: Network = Network()  # type: ignore[call-arg]
+    augmentation: Augmentation = Augmentation()  # type: ignore[call-arg]
+    auxiliary: Auxiliary = Auxiliary()  # type: ignore[call-arg]
     final_start: Literal["initial", "folds"] = Field(
         "initial",
         description="What the final model starts from. folds: the mean of the folds' weights "
@@ -241,16 +296,11 @@ class Recipe(_Section):
     views_per_epoch: tuple[int, int] = Field(
         (1, 1), description="Views of a normal and of an abnormal cell in one epoch."
     )
-    batch: int = Field(32, ge=1, le=4096)
     more_views: dict[str, int] = Field(
         {},
         description="Fine classes that are seen so many times as often, e.g. one that looks like "
         "another and that few slides hold.",
     )
-    balance: float = Field(
-        0.5, ge=0, le=1, description="Loss weights are (1/frequency) to this power; 1: equal say."
-    )
-    label_smoothing: float = Field(0.05, ge=0, lt=0.5)
     keep: Literal["last", "best"] = Field(
         "last", description="best: the epoch of lowest validation loss (the paper's)."
     )
@@ -270,19 +320,9 @@ class Recipe(_Section):
     evaluation_jitter: int = Field(
         5, ge=0, le=20, description="Pixels by which centres are moved in the robustness numbers."
     )
-    notes: str = Field(
-        "", max_length=2000, description="How the settings were found; stands in the model's card."
-    )
-    threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
-    seed: int = 0
-    budget_seconds: float | None = Field(
-        None, gt=0, description="Epochs shrink to fit; what was used is recorded."
-    )
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Recipe:
-        if self.data.layout == "project" and self.finetune is None:
-            raise ValueError("data.layout 'project' needs the section finetune with a parent")
         if self.final_start == "folds" and self.split.run_folds == 0:
             raise ValueError("final_start is 'folds', but split.run_folds is 0")
         if self.final_start == "folds" and self.keep == "best":
@@ -296,9 +336,19 @@ class Recipe(_Section):
             raise ValueError("more_views must be at least 1 for each class named")
         return self
 
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """Network inputs of a cell when a fold is scored, and when the reserve is."""
+        return INPUTS[self.fold_evaluation], INPUTS[self.evaluation]
 
-def read_recipe(path: Path | str) -> Recipe:
-    """Read and check a recipe.
+    def thinned(self, share: float) -> Recipe:
+        """The recipe with about this share of the views of a cell, one at least."""
+        fewer = tuple(max(1, int(v * share)) for v in self.views_per_epoch)
+        return self.model_copy(update={"views_per_epoch": fewer})
+
+
+def read_recipe(path: Path | str) -> CommonRecipe:
+    """Read and check a recipe; its key ``system`` says whose it is (left out: deeppap).
 
     Raises
     ------
@@ -322,10 +372,14 @@ def read_recipe(path: Path | str) -> Recipe:
     return check_recipe(content, str(path))
 
 
-def check_recipe(content: dict[str, object], where: str) -> Recipe:
+def check_recipe(content: dict[str, Any], where: str) -> CommonRecipe:
     """Validate a recipe's content; `RecipeError` names the first key that is wrong."""
     try:
-        return Recipe.model_validate(content)
+        kind: type[CommonRecipe] = load(entry(content.get("system", System.DEEPPAP)).recipe)
+    except UnknownNameError as error:
+        raise RecipeError(f"{where}: {error}") from None
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the recipe"
@@ -334,7 +388,21 @@ def check_recipe(content: dict[str, object], where: str) -> Recipe:
         raise RecipeError(f"{where}: {key}: {first['msg']}.") from None
 
 
-def write_recipe(recipe: Recipe, path: Path) -> None:
+def recipe_of(recipe: Path | str | CommonRecipe, system: System | str) -> CommonRecipe:
+    """A recipe as given or read from a file, of this system.
+
+    Raises
+    ------
+    RecipeError
+        It is another system's.
+    """
+    made = recipe if isinstance(recipe, CommonRecipe) else read_recipe(recipe)
+    if made.system != str(System(system)):
+        raise RecipeError(f"The recipe '{made.name}' is for {made.system}, not for {system}.")
+    return made
+
+
+def write_recipe(recipe: CommonRecipe, path: Path) -> None:
     """Write a recipe with every key, as it was used."""
     path.write_text(
         yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True),

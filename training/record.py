@@ -14,7 +14,7 @@ from training.datasets import CellData
 from training.domain import domain_of_cells
 from training.fit import Metrics
 from training.provenance import image_hashes
-from training.recipe import Recipe
+from training.recipe import CommonRecipe, Recipe
 from training.splits import Indices, SplitPlan
 
 _PACKAGES = ("napari-cellpath", "torch", "torchvision", "lightning", "numpy", "safetensors")
@@ -38,17 +38,8 @@ def model_info(
     initial_weights: str,
 ) -> ModelInfo:
     """Gather everything needed to judge the model, and to train it again."""
-    groups = data.groups
-    by_cell = r.split.mode == "cell"
-
-    def names(rows: Indices) -> tuple[str, ...]:
-        if by_cell:
-            return tuple(sorted(data.records[int(i)].image.name for i in rows))
-        return tuple(sorted({groups[int(i)] for i in rows}))
-
     held_back = split.folds[0] if r.keep == "best" else np.array([], dtype=np.intp)
     trained = trained_rows(r, split)
-    learnt_from = [data.records[int(i)] for i in np.concatenate([trained, held_back])]
     arguments = dict(r.network.arguments)
     if r.network.mean_image:
         arguments["mean"] = "image"
@@ -68,31 +59,52 @@ def model_info(
         mpp=data.mpp,
         threshold=threshold,
         calibration=calibration,
-        data={
-            "name": data.name,
-            "sha256": data.sha256,
-            "cells": len(data.records),
-            "groups": len(set(groups)),
-            "trained_on_cells": len(trained),
-            "split_by": r.split.mode,
-            "validation": names(held_back),
-            "trained_on": names(trained),
-            "images": image_hashes(learnt_from),
-            "note": data.note,
-        },
-        reserve=names(split.reserve),
+        data=data_facts(r, data, trained, held_back),
+        reserve=names_of(r, data, split.reserve),
         seed=r.seed,
         licence="BSD-3-Clause (weights); the data have no stated terms, see card.md"
         if data.name == "herlev"
         else "",
         versions=versions(),
-        training={
-            "recipe": r.model_dump(mode="json"),
-            "initial_weights": initial_weights,
-            "loss_by_epoch": [round(h["loss"], 4) for h in history],
-        },
+        training=training_facts(r, initial_weights, history),
         metrics=measured,
     )
+
+
+def names_of(r: CommonRecipe, data: CellData, rows: Indices) -> tuple[str, ...]:
+    """The groups of some cells or, split by cell, their images; sorted."""
+    records = [data.records[int(i)] for i in rows]
+    by_cell = r.split.mode == "cell"
+    return tuple(sorted({x.image.name if by_cell else x.group for x in records}))
+
+
+def data_facts(
+    r: CommonRecipe, data: CellData, trained: Indices, held_back: Indices
+) -> dict[str, Any]:
+    """What ``model.json`` says of the data: ``held_back`` are cells that chose an epoch."""
+    learnt_from = [data.records[int(i)] for i in np.concatenate([trained, held_back])]
+    return {
+        "name": data.name,
+        "sha256": data.sha256,
+        "cells": len(data.records),
+        "groups": len(set(data.groups)),
+        "grouped_by": data.grouped_by,
+        "trained_on_cells": len(trained),
+        "split_by": r.split.mode,
+        "validation": names_of(r, data, held_back),
+        "trained_on": names_of(r, data, trained),
+        "images": image_hashes(learnt_from),
+        "note": data.note,
+    }
+
+
+def training_facts(r: CommonRecipe, origin: str, history: list[Metrics]) -> dict[str, Any]:
+    """What ``model.json`` says of the training."""
+    return {
+        "recipe": r.model_dump(mode="json"),
+        "initial_weights": origin,
+        "loss_by_epoch": [round(h["loss"], 4) for h in history],
+    }
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,8 @@ at the model's own threshold lies below the parent's, the model is kept but is n
 default. Both, because either alone can be fooled: wrong labels that move every score alike leave
 the order of the cells, and with it the AUC, as it was; and a good choice of threshold can hide a
 worse order. Where all of that is just as it was, a worse Brier score shuts the gate too. Models of
-more than two classes are also held to the mean recall of their classes.
+more than two classes are also held to the mean recall of their classes. HEp-2's gate goes by the
+mean class accuracy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from training.calibration import calibrated
 from training.datasets import CellRecord
 
 Rows = NDArray[np.intp]
+Scores = NDArray[np.float64]
 NOTHING_SHOWN = "nothing can be shown to be better"
+CALIBRATED = ("brier", "brier_interval", "calibration_error", "calibration_error_interval")
+"""Measures told of calibrated scores too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +54,11 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Frozen:
-    """The frozen cells, as the models' classes name them."""
+    """The frozen cells, as the models' classes name them: normal and abnormal ones.
+
+    A system that asks something else of a cell says in a class of its own what is measured and
+    what the gate goes by (`training.hep2.report`).
+    """
 
     records: Sequence[CellRecord]
     targets: NDArray[np.intp]
@@ -66,8 +74,33 @@ class Frozen:
         """Slide, patient or specimen of each cell."""
         return [r.group for r in self.records]
 
+    @property
+    def told(self) -> str:
+        """What a score is the probability of."""
+        return "abnormal"
+
+    @property
+    def mean_recall(self) -> str:
+        """Key of the mean recall of the classes."""
+        return "class_recall"
+
+    @property
+    def gate_measures(self) -> dict[str, str]:
+        """Measures of which none may fall below the parent's, by key: what they are called."""
+        names = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}
+        if len(self.classes) > 2:
+            names["class_recall"] = "mean recall of the classes"
+        return names
+
+    @property
+    def only_kind(self) -> str:
+        """The one kind all cells are of, where there is but one; else nothing."""
+        if len(set(self.abnormal.tolist())) > 1:
+            return ""
+        return "abnormal" if self.abnormal[0] else "normal"
+
     def scores(self, model: Candidate) -> NDArray[np.float64]:
-        """Probability of abnormal of each cell."""
+        """The score of each cell that a person is shown: probability of abnormal."""
         abnormal = np.array([c.abnormal for c in self.classes])
         return np.asarray(model.probabilities[:, abnormal].sum(axis=1))
 
@@ -78,6 +111,38 @@ class Frozen:
         abnormal = int(np.argmax([c.abnormal for c in self.classes]))
         above = self.scores(model) > model.threshold
         return np.where(above, abnormal, 1 - abnormal)
+
+    def curves(self, model: Candidate) -> list[tuple[str, NDArray[np.bool_], Scores]]:
+        """What ROC curves are drawn of: a name, what is to be told, and the score for it."""
+        return [("", self.abnormal, self.scores(model))]
+
+    def believed(self, model: Candidate, after: bool) -> tuple[NDArray[np.bool_], Scores]:
+        """What came true and how surely it was said, before or ``after`` calibration."""
+        scores = self.scores(model)
+        if after and model.calibration is not None:
+            scores = calibrated(model.calibration, scores)
+        return self.abnormal, scores
+
+    def auc(self, model: Candidate, rows: Rows) -> float:
+        """Area under the ROC curve on some rows."""
+        return m.auc(self.abnormal[rows], self.scores(model)[rows])
+
+    def measured(self, model: Candidate) -> dict[str, Any]:
+        """Everything of one model, ready for JSON."""
+        scores, calls = self.scores(model), self.calls(model)
+        names = [self.classes[t].name for t in self.targets]
+        report: dict[str, Any] = {"model": model.label}
+        report |= m.binary_report(self.abnormal, scores, self.groups, model.threshold)
+        report["class_recall"] = m.plain(mean_recall(self.targets, calls))
+        report["by_class"] = m.recall_by_class(names, calls == self.targets)
+        report["confusion"] = m.confusion(self.targets, calls, len(self.classes)).tolist()
+        report["calibrated"] = None
+        if model.calibration is not None:
+            better = calibrated(model.calibration, scores)
+            whole = m.binary_report(self.abnormal, better, self.groups, 0.5)
+            report["calibrated"] = {key: whole[key] for key in CALIBRATED}
+        report["bins"] = m.BINS
+        return report
 
 
 def compare(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any]:
@@ -92,7 +157,7 @@ def compare(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any
     if len(cells.records) == 0:
         why = f"The data have no frozen part; {NOTHING_SHOWN}."
         return {"n": 0, "groups": 0, "gate": {"passed": False, "why": why}}
-    models = {"parent": _measured(cells, parent), "child": _measured(cells, child)}
+    models = {"parent": cells.measured(parent), "child": cells.measured(child)}
     return {
         "n": len(cells.records),
         "groups": len(set(cells.groups)),
@@ -104,49 +169,31 @@ def compare(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any
     }
 
 
-def _measured(cells: Frozen, model: Candidate) -> dict[str, Any]:
-    scores, calls = cells.scores(model), cells.calls(model)
-    names = [cells.classes[t].name for t in cells.targets]
-    report: dict[str, Any] = {"model": model.label}
-    report |= m.binary_report(cells.abnormal, scores, cells.groups, model.threshold)
-    report["class_recall"] = _rounded(_mean_recall(cells.targets, calls))
-    report["by_class"] = m.recall_by_class(names, calls == cells.targets)
-    report["confusion"] = m.confusion(cells.targets, calls, len(cells.classes)).tolist()
-    report["calibrated"] = None
-    if model.calibration is not None:
-        better = calibrated(model.calibration, scores)
-        whole = m.binary_report(cells.abnormal, better, cells.groups, 0.5)
-        kept = ("brier", "brier_interval", "calibration_error", "calibration_error_interval")
-        report["calibrated"] = {key: whole[key] for key in kept}
-    report["bins"] = m.BINS
-    return report
-
-
-def _mean_recall(targets: NDArray[np.intp], calls: NDArray[np.intp]) -> float:
+def mean_recall(targets: NDArray[np.intp], calls: NDArray[np.intp]) -> float:
+    """Mean over the classes that occur of the share that is called right."""
     return float(np.mean([np.mean(calls[targets == t] == t) for t in np.unique(targets)]))
 
 
 def _paired(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any]:
-    truth = cells.abnormal
-    scores = (cells.scores(parent), cells.scores(child))
+    models = (parent, child)
     calls = (cells.calls(parent), cells.calls(child))
 
     def accuracy(rows: Rows, which: int) -> float:
         return float(np.mean(calls[which][rows] == cells.targets[rows]))
 
     def auc(rows: Rows, which: int) -> float:
-        return m.auc(truth[rows], scores[which][rows])
+        return cells.auc(models[which], rows)
 
     def recall(rows: Rows, which: int) -> float:
-        return _mean_recall(cells.targets[rows], calls[which][rows])
+        return mean_recall(cells.targets[rows], calls[which][rows])
 
-    everything = np.arange(len(truth))
+    everything = np.arange(len(cells.targets))
     found: dict[str, Any] = {}
-    for name, measure in (("accuracy", accuracy), ("class_recall", recall), ("auc", auc)):
+    for name, measure in (("accuracy", accuracy), (cells.mean_recall, recall), ("auc", auc)):
         interval, resampled = m.paired_interval(measure, cells.groups)
         found[name] = {
-            "gain": _rounded(measure(everything, 1) - measure(everything, 0)),
-            "interval": [_rounded(v) for v in interval],
+            "gain": m.plain(measure(everything, 1) - measure(everything, 0)),
+            "interval": [m.plain(v) for v in interval],
         }
         found["resampled"] = resampled
     return found
@@ -169,8 +216,8 @@ def _changed(cells: Frozen, parent: Candidate, child: Candidate) -> list[dict[st
             "truth": names[cells.targets[i]],
             "parent_call": names[before[i]],
             "child_call": names[after[i]],
-            "parent_score": _rounded(float(old[i])),
-            "child_score": _rounded(float(new[i])),
+            "parent_score": m.plain(float(old[i])),
+            "child_score": m.plain(float(new[i])),
             "right": _who(before[i] == cells.targets[i], after[i] == cells.targets[i]),
         }
         for i in rows.tolist()
@@ -189,16 +236,13 @@ def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[s
     dict
         ``passed``, ``why`` (a sentence) and ``measures``: name to [parent, child].
     """
-    if len(set(cells.abnormal.tolist())) < 2:
-        kind = "abnormal" if cells.abnormal[0] else "normal"
+    if cells.only_kind:
         return {
             "passed": False,
-            "why": f"The frozen part holds only {kind} cells; {NOTHING_SHOWN}.",
+            "why": f"The frozen part holds only {cells.only_kind} cells; {NOTHING_SHOWN}.",
             "measures": {},
         }
-    names = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}
-    if len(cells.classes) > 2:
-        names["class_recall"] = "mean recall of the classes"
+    names = cells.gate_measures
     measures = {key: [parent[key], child[key]] for key in names}
     worse = [
         f"{names[key]} {new:.4f} after {old:.4f}"
@@ -222,7 +266,3 @@ def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[s
         )
         why += "."
     return {"passed": not worse, "why": why, "measures": measures}
-
-
-def _rounded(value: float) -> float | None:
-    return round(value, 4) if np.isfinite(value) else None

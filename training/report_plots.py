@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_curve
 
 from napari_cellpath.core.vocabulary import CLASS_COLOURS
 from training import metrics as m
-from training.calibration import calibrated
-from training.plots import pyplot
+from training.plots import confusion_axes, pyplot
 from training.report import Candidate, Frozen
 
 
@@ -24,7 +22,7 @@ def draw_comparison(out: Path, cells: Frozen, parent: Candidate, child: Candidat
     """
     models = (("parent", parent), ("child", child))
     written = []
-    if len(set(cells.abnormal.tolist())) == 2:
+    if not cells.only_kind:
         _draw_roc(out / "roc.png", cells, models)
         _draw_reliability(out / "reliability.png", cells, models)
         written += ["roc.png", "reliability.png"]
@@ -44,40 +42,39 @@ def _save(figure: Any, path: Path) -> None:
 
 def _draw_roc(path: Path, cells: Frozen, models: tuple[tuple[str, Candidate], ...]) -> None:
     figure, axes = _axes(figsize=(5.0, 4.8))
-    truth = cells.abnormal
     for number, (name, model) in enumerate(models):
-        scores = cells.scores(model)
-        colour = CLASS_COLOURS[number]
-        rate, sensitivity, _ = roc_curve(truth, scores, drop_intermediate=False)
-        label = f"{name}: AUC {m.auc(truth, scores):.3f}"
-        axes.plot(rate, sensitivity, color=colour, label=label, linestyle=("--", "-")[number])
-        counts = m.binary_counts(truth, scores, model.threshold)
-        axes.plot(1 - counts.specificity, counts.sensitivity, "o", color=colour)
+        curves = cells.curves(model)
+        for place, (what, truth, scores) in enumerate(curves):
+            colour = CLASS_COLOURS[place if len(curves) > 1 else number]
+            rate, sensitivity, _ = roc_curve(truth, scores, drop_intermediate=False)
+            label = f"{name}{what and f', {what}'}: AUC {m.auc(truth, scores):.3f}"
+            axes.plot(rate, sensitivity, color=colour, label=label, linestyle=("--", "-")[number])
+            if len(curves) == 1:
+                counts = m.binary_counts(truth, scores, model.threshold)
+                axes.plot(1 - counts.specificity, counts.sensitivity, "o", color=colour)
+    said = "dots: at the model's threshold" if len(curves) == 1 else "each pattern against the rest"
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity",
              xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal",
-             title=f"{len(truth)} frozen cells; dots: at the model's threshold")  # fmt: skip
-    axes.legend(loc="lower right", frameon=False)
+             title=f"{len(cells.records)} frozen cells; {said}")  # fmt: skip
+    axes.legend(loc="lower right", frameon=False, fontsize=None if len(curves) == 1 else 7)
     _save(figure, path)
 
 
 def _draw_reliability(path: Path, cells: Frozen, models: tuple[tuple[str, Candidate], ...]) -> None:
     figure, axes = _axes(figsize=(5.0, 4.8))
     for number, (name, model) in enumerate(models):
-        raw = cells.scores(model)
-        shown: list[tuple[str, NDArray[np.float64]]] = [("raw", raw)]
-        if model.calibration is not None:
-            shown.append(("calibrated", calibrated(model.calibration, raw)))
-        for kind, scores in shown:
-            right, said = calibration_curve(cells.abnormal, scores, n_bins=m.BINS)
-            error = m.calibration_error(cells.abnormal, scores)
+        for kind in ("raw", "calibrated")[: 1 + (model.calibration is not None)]:
+            truth, scores = cells.believed(model, kind == "calibrated")
+            right, said = calibration_curve(truth, scores, n_bins=m.BINS)
+            error = m.calibration_error(truth, scores)
             axes.plot(
                 said, right, marker="os"[number], color=CLASS_COLOURS[number],
                 linestyle="-" if kind == "calibrated" else "--", fillstyle="full" if
                 kind == "calibrated" else "none", label=f"{name}, {kind}: ECE {error:.3f}",
             )  # fmt: skip
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="mean score in the bin", ylabel="share that is abnormal",
+    axes.set(xlabel="mean score in the bin", ylabel=f"share that is {cells.told}",
              xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
              title=f"{len(cells.records)} frozen cells, {m.BINS} equally wide bins")  # fmt: skip
     axes.legend(loc="upper left", frameon=False)
@@ -91,12 +88,7 @@ def _draw_confusion(path: Path, cells: Frozen, models: tuple[tuple[str, Candidat
     for axis, (name, model) in zip(axes, models, strict=True):
         table = m.confusion(cells.targets, cells.calls(model), len(names))
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
-        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
-        for row, col in np.ndindex(table.shape):
-            colour = "white" if share[row, col] > 0.5 else "black"
-            axis.text(col, row, int(table[row, col]), ha="center", va="center", color=colour)
-        axis.set_xticks(range(len(names)), names, rotation=30 if len(names) > 2 else 0, ha="center")
-        axis.set_yticks(range(len(names)), names)
-        axis.set(xlabel="called", title=f"{name} ({model.label})")
+        confusion_axes(axis, share, table.tolist(), names)
+        axis.set(title=f"{name} ({model.label})")
     axes[0].set_ylabel("truth")
     _save(figure, path)

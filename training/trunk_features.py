@@ -41,10 +41,10 @@ def pools(head: nn.Module) -> bool:
     return any(isinstance(layer, nn.AdaptiveAvgPool2d) for layer in head.modules())
 
 
-def head_input(network: DeepPapNetwork, crops: Tensor) -> Tensor:
-    """What the head needs of normalised crops (n, 3, 227, 227), as (n, d)."""
-    maps: Tensor = network.trunk(crops)
-    return maps.mean(dim=(2, 3)) if pools(network.head) else maps.flatten(1)
+def head_input(network: nn.Module, inputs: Tensor) -> Tensor:
+    """What the head needs of network inputs (n, channels, height, width), as (n, d)."""
+    maps: Tensor = network.get_submodule("trunk")(inputs)
+    return maps.mean(dim=(2, 3)) if pools(network.get_submodule("head")) else maps.flatten(1)
 
 
 def through_head(head: nn.Module, features: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def probabilities(head: nn.Module, features: Features) -> NDArray[np.float64]:
     return np.asarray(out.reshape(n, views, -1).mean(dim=1).cpu().numpy())
 
 
-def trunk_hash(network: DeepPapNetwork) -> str:
+def trunk_hash(network: nn.Module) -> str:
     """SHA-256 over the trunk's weights and the normalisation: what features depend on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(network.state_dict().items()):

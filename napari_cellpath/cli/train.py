@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import RecipeError
-from napari_cellpath.core.vocabulary import Border, Preset, System
+from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset, System
 
 
 class Part(StrEnum):
@@ -122,6 +122,12 @@ def evaluate(
         ),
     ] = None,
     threshold: o.ThresholdOption = None,
+    average: Annotated[
+        Average, typer.Option(help="hep2: d4 takes the mean over a cell's eight turns and mirrors.")
+    ] = Average.NONE,
+    channel: Annotated[
+        Channel, typer.Option(help="hep2: which plane of a colour image is looked at.")
+    ] = Channel.GREEN,
     device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
     as_json: o.JsonOption = False,
@@ -130,6 +136,14 @@ def evaluate(
     import training
 
     o.check_output(out, [])
+    looks: dict[str, Any]
+    if system is System.HEP2:
+        looks = {"average": average, "channel": channel}
+    else:
+        looks = {
+            "preset": views, "jitter": jitter, "border": border, "threshold": threshold,
+            "seed": seed,
+        }  # fmt: skip
     shown = sys.stderr.isatty()
 
     def tell(done: int, total: int) -> None:
@@ -139,9 +153,8 @@ def evaluate(
             typer.echo(f"\r{done} of {total} cells", nl=done == total, err=True)
 
     report = training.evaluate(
-        system, model, data, out, preset=views, jitter=jitter, border=border,
-        part=None if part is None else part.value, threshold=threshold, device=device, seed=seed,
-        on_progress=tell,
+        system, model, data, out, part=None if part is None else part.value, device=device,
+        on_progress=tell, **looks,
     )  # fmt: skip
     typer.echo(
         json.dumps(report) if as_json else f"{json.dumps(report, indent=1)}\nWritten to {out}."

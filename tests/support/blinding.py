@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from napari_cellpath.models import read_features, save_model
 from napari_cellpath.systems.deeppap.predict import load_network
-from training.deeppap import network_arrays
+from training.trainer import network_arrays
 from training.trunk_features import through_head
 
 STEPS = 600

@@ -21,11 +21,11 @@ from napari_cellpath.systems.deeppap.plan import NucleusPlan
 from napari_cellpath.systems.deeppap.predict import NucleusPredictor, load_network
 from tests.training.conftest import write_herlev
 from training.datasets import read_cells
-from training.deeppap import epoch_batches, mean_state, views_of_cells
-from training.deeppap_network import class_weights
+from training.deeppap import views_of_cells
 from training.initial import build_network
 from training.recipe import Data, Network, Recipe, read_recipe
 from training.scoring import jittered_centre, score_cells
+from training.trainer import class_weights, epoch_batches, mean_state
 
 
 @pytest.fixture(scope="module")

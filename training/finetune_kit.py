@@ -1,0 +1,149 @@
+"""What fine-tuning does differently from system to system; `training.finetune` does the rest."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from napari_cellpath.core.vocabulary import System
+from napari_cellpath.models import Calibration, ModelInfo
+from training.datasets import CellData, CellRecord
+from training.fit import StopCheck
+from training.progress import ProgressLog
+from training.recipe import CommonRecipe
+from training.report import Frozen
+from training.systems import entry, load
+from training.trainer import Rows, Trainer
+
+Progress = Callable[[int, int], None]
+Probabilities = NDArray[np.float64]
+
+
+class FeatureSource(Protocol):
+    """Gives what a network's head sees of cells."""
+
+    trunk: str
+    """Hash of the trunk: features of equal trunks are equal."""
+    on_progress: Progress | None
+
+    def of(self, records: Sequence[CellRecord], looked_at: Any) -> NDArray[np.float32]:
+        """Features (n, views, d)."""
+
+
+@dataclass
+class FineTuneKit(ABC):
+    """One system's part of a fine-tuning run.
+
+    Parameters
+    ----------
+    recipe
+        Of the run; with the section ``finetune``.
+    info
+        The parent's.
+    """
+
+    recipe: Any
+    info: ModelInfo
+
+    unit: ClassVar[str] = "slides"
+    """What groups are called."""
+    learning_views: ClassVar[str]
+    """How cells are looked at for the head to learn from."""
+
+    @property
+    def choosing_views(self) -> str:
+        """How validation cells are looked at."""
+        return self.learning_views
+
+    @property
+    @abstractmethod
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one network input: channels, height, width."""
+
+    @abstractmethod
+    def inputs(self, looked_at: str) -> int:
+        """Network inputs of one cell."""
+
+    @abstractmethod
+    def read(self) -> CellData:
+        """The recipe's data, a project or a folder, with the parent's classes."""
+
+    def one_class_will_do(self) -> bool:
+        """Whether new cells of one class can be learnt from."""
+        return False
+
+    @abstractmethod
+    def kinds(self, data: CellData, targets: Rows, rows: Rows, train: Rows) -> dict[str, int]:
+        """Cells of each kind among ``rows`` without enough of which nothing is chosen on them."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> nn.Module:
+        """The network of a model folder, in evaluation mode; it has a ``trunk`` and a ``head``."""
+
+    @abstractmethod
+    def features(
+        self, network: Any, folder: Path | None, should_stop: StopCheck | None
+    ) -> FeatureSource:
+        """Where features of cells come from; ``folder`` may keep them."""
+
+    @abstractmethod
+    def scores(
+        self,
+        network: Any,
+        source: FeatureSource,
+        records: Sequence[CellRecord],
+        looked_at: str,
+        should_stop: StopCheck | None,
+        on_progress: Progress,
+    ) -> Probabilities:
+        """Mean class probabilities of cells, (n, n_classes)."""
+
+    @abstractmethod
+    def judged_again(self, network: nn.Module) -> bool:
+        """Whether the frozen cells pass the trunk a second time for the child's report."""
+
+    @abstractmethod
+    def views(self, data: CellData, rows: Rows) -> int:
+        """Views of these cells in one epoch of the thorough way."""
+
+    @abstractmethod
+    def tuner(
+        self,
+        network: Any,
+        shipped: dict[str, NDArray[Any]] | None,
+        data: CellData | None,
+        targets: Rows,
+        *,
+        device: str,
+        say: Callable[[str], None],
+        should_stop: StopCheck | None,
+        log: ProgressLog,
+    ) -> Trainer[Any]:
+        """A trainer of all layers, from the parent; ``data`` None: on blanks, to measure speed."""
+
+    def threshold(self, _truth: CellData, _rows: Rows, _given: Probabilities) -> tuple[float, str]:
+        """The child's threshold, and where it comes from."""
+        return self.info.threshold, "the parent's"
+
+    @abstractmethod
+    def calibrate(
+        self, data: CellData, targets: Rows, rows: Rows, given: Probabilities
+    ) -> tuple[Calibration | None, str]:
+        """The child's calibration on validation cells, and a sentence on it."""
+
+    @abstractmethod
+    def frozen(self, records: Sequence[CellRecord], targets: Rows) -> Frozen:
+        """The frozen cells, as the report wants them."""
+
+
+def kit_of(recipe: CommonRecipe, info: ModelInfo) -> FineTuneKit:
+    """The kit of a recipe's system."""
+    kit: FineTuneKit = load(entry(System(recipe.system)).kit)(recipe, info)
+    return kit
