@@ -329,13 +329,13 @@ def save_model(
     if folder.exists():
         raise OutputError(f"{folder} exists already; a model is never overwritten. Choose another.")
     contents = {
-        WEIGHTS: save_safetensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
+        WEIGHTS: save_safetensors({k: np.asarray(v, order="C") for k, v in tensors.items()}),
         CARD: card.encode(),
     }
     if features is not None:
         check_features(features, len(info.classes), str(folder / FEATURES))
         contents[FEATURES] = save_safetensors(
-            {k: np.ascontiguousarray(v) for k, v in features.items()}
+            {k: np.asarray(v, order="C") for k, v in features.items()}
         )
         if len(contents[FEATURES]) > MAX_FEATURES_BYTES:
             raise ModelError(
