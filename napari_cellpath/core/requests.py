@@ -133,3 +133,14 @@ class OcclusionRequest:
     model: str
     border: Border = Border.ZERO
     system: System = System.DEEPPAP
+
+
+@dataclass(frozen=True)
+class FeaturesRequest:
+    """What the trunk of a model sees of these nuclei, to tell which look alike."""
+
+    image: Image
+    nuclei: tuple[Nucleus, ...]
+    model: str
+    border: Border = Border.ZERO
+    system: System = System.DEEPPAP

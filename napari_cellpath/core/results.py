@@ -101,3 +101,11 @@ class OcclusionMap:
     drop: NDArray[np.float32]
     score: float
     model: str
+
+
+@dataclass(frozen=True, eq=False)
+class CellFeatures:
+    """What a network's trunk sees of one cell: ``vector`` is (d,) float32."""
+
+    uid: str
+    vector: NDArray[np.float32]
