@@ -16,6 +16,7 @@ from psygnal import Signal, SignalInstance
 from napari_cellpath.bridge import conventions, held
 from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.core import requests
 from napari_cellpath.core.doubt import ItemFacts, Rows, margins
 from napari_cellpath.core.vocabulary import CLASS_COLOURS, FLAG_WORDS, System
 from napari_cellpath.models import list_models
@@ -60,6 +61,12 @@ class ReviewItems(Protocol):
 
     def features(self) -> NDArray[np.floating[Any]] | None:
         """(n, d) features of the items for comparing neighbours, None if there are none."""
+
+    def features_request(self, image: requests.Image) -> Any:
+        """What the backend is asked for features, None where nobody can give any."""
+
+    def set_features(self, uids: Sequence[str], vectors: NDArray[np.floating[Any]]) -> None:
+        """Give features (len(uids), d) of the trunk of one network, to compare neighbours by."""
 
     def rows(self, uids: Iterable[str]) -> Rows:
         """Row of each uid, -1 where it is not here."""
@@ -179,6 +186,18 @@ class NucleiReview:
         blank = np.full(size, np.nan)
         return np.array([self._vectors.get(str(uid), blank) for uid in self.nuclei.table.uids])
 
+    def features_request(self, image: requests.Image) -> requests.FeaturesRequest | None:
+        """The trunk features of all called nuclei by the model that called them."""
+        table = self.nuclei.table
+        entry = next(
+            (e for e in list_models(System.DEEPPAP) if e.name == _model_on(self.layer)), None
+        )
+        uids = table.uids[(table.call_code >= 0) & ~table.outside]
+        if entry is None or not len(uids):
+            return None
+        nuclei = tuple(self.nuclei.nuclei([str(uid) for uid in uids]))
+        return requests.FeaturesRequest(image, nuclei, str(entry.folder))
+
     def set_features(self, uids: Sequence[str], vectors: NDArray[np.floating[Any]]) -> None:
         """Give features (len(uids), d) of the trunk of one network, to compare neighbours by."""
         self._vectors = {str(u): v for u, v in zip(uids, np.asarray(vectors), strict=True)}
@@ -265,8 +284,7 @@ def scheme_of(layer: Layer) -> Scheme:
     Without that model on this machine the classes are those that occur on the layer.
     """
     frame = layer.features
-    models = _words(frame.get("model", ()))
-    name = max(set(models), key=models.count).partition("@")[0] if models else ""
+    name = _model_on(layer)
     entry = next((e for e in list_models(System.DEEPPAP) if e.name == name), None)
     if entry is not None:
         info = entry.info
@@ -278,6 +296,12 @@ def scheme_of(layer: Layer) -> Scheme:
     classes = tuple(sorted({*_words(frame.get("call", ())), *_words(frame.get("correction", ()))}))
     colours = tuple(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(classes)))
     return Scheme(model=name, classes=classes, colours=colours, abnormal=(False,) * len(classes))
+
+
+def _model_on(layer: Layer) -> str:
+    """Name of the model that made most of a layer's calls; empty where there are none."""
+    models = _words(layer.features.get("model", ()))
+    return max(set(models), key=models.count).partition("@")[0] if models else ""
 
 
 def _words(values: Iterable[Any]) -> list[str]:

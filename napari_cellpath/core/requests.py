@@ -193,3 +193,14 @@ class FindCellsRequest:
     sensitivity: float = 1.0
     channel: Channel = Channel.GREEN
     system: System = System.HEP2
+
+
+@dataclass(frozen=True)
+class FeaturesRequest:
+    """What the trunk of a model sees of these nuclei, to tell which look alike."""
+
+    image: Image
+    nuclei: tuple[Nucleus, ...]
+    model: str
+    border: Border = Border.ZERO
+    system: System = System.DEEPPAP

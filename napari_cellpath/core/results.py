@@ -169,3 +169,11 @@ class FoundCell:
     col: float
     box: tuple[int, int, int, int]
     mask: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class CellFeatures:
+    """What a network's trunk sees of one cell: ``vector`` is (d,) float32."""
+
+    uid: str
+    vector: NDArray[np.float32]

@@ -14,6 +14,7 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
+from napari_cellpath.backend import shared_backend
 from napari_cellpath.bridge.nuclei import BY_CELL
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
@@ -32,6 +33,8 @@ from napari_cellpath.widgets.tiles import cell_size
 if TYPE_CHECKING:
     import napari
 
+    from napari_cellpath.backend.job import Backend
+
 SEEN_AFTER = 1.0  # seconds on screen after which an item counts as seen
 SOON = 40  # ms in which news is gathered before it is shown
 NOTHING = "Nothing to review yet. Click or find nuclei with the Nuclei dock first."
@@ -48,16 +51,22 @@ class ReviewDock(Themed):
     ----------
     napari_viewer
         Given by napari.
+    backend
+        Where features are computed; by default the one backend that all docks share.
     """
 
-    def __init__(self, napari_viewer: napari.viewer.Viewer) -> None:
+    def __init__(
+        self, napari_viewer: napari.viewer.Viewer, *, backend: Backend | None = None
+    ) -> None:
         super().__init__()
         self.setWindowTitle("Review")
         self._docked = False
         self._appeared: dict[str, float] = {}
         self._new = 0
         self._was_reset = False
-        self.session = ReviewSession(napari_viewer)
+        self.session = ReviewSession(
+            napari_viewer, (lambda: backend) if backend is not None else shared_backend
+        )
         self.blind = BlindReading(self.session)
         self.thumbnails = Thumbnails(self)
         self.list = ListSection()

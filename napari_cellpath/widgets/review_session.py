@@ -7,19 +7,24 @@ docks use too, so a label given here is at once a correction there.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from napari.layers import Image, Layer
 from psygnal import Signal
 
+from napari_cellpath.backend import shared_backend
+from napari_cellpath.backend.job import Backend, JobEvent
 from napari_cellpath.bridge.deck import Deck
 from napari_cellpath.bridge.review import NucleiReview, ReviewItems, items_of
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.doubt import Order, Rows, Show, arranged, disagreement, listed
 from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.results import CellFeatures
 from napari_cellpath.widgets.door import Door
+from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.keeper import Keeper
 
 SMALLEST = 60.0  # the field round an item jumped to is at least so many screen pixels wide
@@ -89,6 +94,8 @@ class ReviewSession:
     ----------
     viewer
         The napari viewer.
+    backend
+        Gives the backend when it is first needed: features are computed there.
 
     Attributes
     ----------
@@ -115,11 +122,12 @@ class ReviewSession:
     told = Signal(str, str)
     """Severity (``info``, ``warning``, ``error``) and a sentence for the user."""
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, backend: Callable[[], Backend] = shared_backend) -> None:
         self.viewer = getattr(viewer, "__wrapped__", viewer)  # see NucleiSession
         self.piles: list[ReviewItems] = []
         self._alone: Layer | None = None
-        self.door = Door(lambda events: None)
+        self.door = Door(self._deliver)
+        self._errands = Errands(lambda r: backend().submit(r, listener=self.door.post))
         self.keeper = Keeper.of(self.viewer)
         self.keeper.enter()
         self._sources = Sources()
@@ -149,6 +157,7 @@ class ReviewSession:
         layers.events.removed.disconnect(self._on_removed)
         layers.events.renamed.disconnect(self._on_renamed)
         self.door.close()
+        self._errands.cancel_all()
         self._sources.close()
         self._let_go(self.piles)
         self.keeper.leave()
@@ -235,9 +244,14 @@ class ReviewSession:
         """List the items anew in this order, from those that there are now."""
         if order is not Order.DISAGREEMENT:
             self._begin(order, show, class_name)
-            return
+        elif all(map(_described, self.deck.piles)):
+            self._compare(order, show, class_name)
+        else:
+            self._ask_features(order, show, class_name)
+
+    def _compare(self, order: Order, show: Show, class_name: str) -> None:
         features, deck = self.deck.features(), self.deck
-        if features is None:
+        if features is None:  # of models of different sizes
             self.told.emit("info", f"{without_features(deck.kind)} Sorted by doubt instead.")
             self._begin(Order.DOUBT, show, class_name)
             return
@@ -255,6 +269,37 @@ class ReviewSession:
             self.told.emit("error", str(error))
 
         self.door.fetch(lambda: disagreement(features, classes), done, failed)
+
+    def _ask_features(self, order: Order, show: Show, class_name: str) -> None:
+        """Have the features of every layer computed, then list; by doubt where there are none."""
+        deck = self.deck
+        wanted = []
+        for pile in deck.piles:
+            known = self._sources.get(pile.image)
+            request = None if known is None else pile.features_request(known.image)
+            if not _described(pile):
+                wanted.append((pile, request))
+        if any(request is None for _, request in wanted):
+            self.told.emit("info", f"{without_features(deck.kind)} Sorted by doubt instead.")
+            self._begin(Order.DOUBT, show, class_name)
+            return
+        missing = {pile.layer for pile, _ in wanted}
+        self.told.emit("info", f"Comparing the {deck.kind} with each other; the list follows.")
+
+        def take(pile: ReviewItems, found: Sequence[CellFeatures], whole: bool) -> None:
+            missing.discard(pile.layer)
+            if not whole or self.deck is not deck:
+                return
+            pile.set_features([f.uid for f in found], np.array([f.vector for f in found]))
+            if not missing:
+                self._compare(order, show, class_name)
+
+        for pile, request in wanted:
+            self._errands.send(f"features {id(pile)}", "Comparing", request, partial(take, pile))
+
+    def _deliver(self, events: list[JobEvent]) -> None:
+        for error in self._errands.deliver(events):
+            self.told.emit("error", str(error))
 
     def _begin(
         self, order: Order, show: Show, class_name: str, disagreements: Any = None
@@ -369,6 +414,13 @@ class ReviewSession:
         return show_again
 
 
+def _described(pile: ReviewItems) -> bool:
+    """Whether every called item of a layer has features."""
+    features = pile.features()
+    called = pile.facts().call != ""
+    return features is not None and bool(np.isfinite(features[called]).all())
+
+
 def without_features(kind: str) -> str:
     """Why items cannot be compared with their neighbours."""
-    return f"The calls of these {kind} carry no features to compare neighbours by."
+    return f"The model that called these {kind} is not here to compare them with each other."

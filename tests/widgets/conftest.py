@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torchvision  # noqa: F401  # it brings triton, which crashes if Mesa's OpenGL came first
 
 from napari_cellpath.backend.job import Job, JobState, WorkerStatus
 from napari_cellpath.core.errors import BackendError

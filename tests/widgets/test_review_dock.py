@@ -12,9 +12,11 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from sklearn.metrics import cohen_kappa_score
 
+from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.bridge import conventions, held, recording, timing
+from napari_cellpath.bridge import review as bridge_review
 from napari_cellpath.bridge.columns import Scheme
-from napari_cellpath.core.doubt import Order, Show
+from napari_cellpath.core.doubt import Order, Show, disagreement
 from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.samples.fields import cytology_field
 from napari_cellpath.widgets import review
@@ -133,11 +135,30 @@ def test_orders_and_filters(dock, hold):
     assert dock.gallery.count == CELLS // 2
 
 
-def test_without_features_doubt_takes_the_place_of_disagreement(dock):
-    """The order that needs features says why it cannot be had; with features it is there."""
+def test_without_the_model_doubt_takes_the_place_of_disagreement(dock, hold, monkeypatch):
+    """The order that needs the model's features says why it cannot be had."""
+    monkeypatch.setattr(bridge_review, "list_models", lambda system: [])
     choose(dock.list.order, Order.DISAGREEMENT)
-    assert "no features" in notification_manager.records[-1].message
+    assert "is not here to compare" in notification_manager.records[-1].message
     assert dock.list.order.currentData() == Order.DOUBT
+
+
+def test_features_come_from_the_model(viewer, qtbot, hold, smear):
+    """Nobody has to give them: the order asks the backend, as the model that called sees cells."""
+    dock = ReviewDock(viewer, backend=InlineBackend("cpu"))
+    qtbot.addWidget(dock)
+    dock.show()
+    qtbot.waitUntil(lambda: dock.session.source(hold.nuclei.image) is not None, timeout=10000)
+    choose(dock.list.order, Order.DISAGREEMENT)
+    qtbot.waitUntil(lambda: dock.session.round.order is Order.DISAGREEMENT, timeout=60000)
+    features = dock.session.deck.features()
+    assert features.shape == (CELLS, 512)
+    assert np.isfinite(features).all()
+    assert np.ptp(features, axis=0).max() > 0.1
+    shares = disagreement(features, dock.session.deck.facts.standing)
+    rows = dock.session.round.rows
+    assert (np.diff(shares[rows]) <= 0).all()
+    dock.close_session()
 
 
 def test_disagreement_with_neighbours(dock, qtbot):

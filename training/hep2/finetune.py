@@ -159,7 +159,7 @@ class Hep2Kit(FineTuneKit):
         if data is None:
             records = tuple(CellRecord(Path(), 0.0, 0.0, int(k), False, str(k)) for k in targets)
             data = CellData("", Path(), records, self.info.classes, None, "", "")
-            cells = blank_cells(len(targets), len(self.info.classes))
+            cells = blank_cells(len(targets), len(self.info.classes), self.wanted.size)
         else:
             cells = Hep2Cells.load(data, self.channel, self.wanted)
             cells.targets = torch.from_numpy(targets.astype(np.int64))

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from napari_cellpath.core.vocabulary import Average, Channel, Contrast
+from napari_cellpath.systems.hep2.cells import SIZE
 from training.recipe import CommonRecipe, Optimiser, Section, Source
 
 
@@ -47,6 +48,12 @@ class Hep2Network(Section):
         le=10,
         description="The networks of so many last epochs vote by their mean probability; the "
         "paper's are 3.",
+    )
+    size: int = Field(
+        SIZE,
+        ge=7,
+        le=512,
+        description="Side of the square the cell is resized to, pixels; 60 is the paper's.",
     )
     contrast: Contrast = Field(
         Contrast.MINMAX,

@@ -69,7 +69,9 @@ def blank_run(recipe: Hep2Recipe) -> tuple[Hep2Trainer, NDArray[np.int64], int, 
     """What a run's time is measured with; see `training.systems.TrainingEntry`."""
     data = read_cells(recipe.data)
     split = split_of(recipe, data)
-    trainer = Hep2Trainer(recipe, data, blank_cells(recipe.batch, len(data.fine_classes)))
+    trainer = Hep2Trainer(
+        recipe, data, blank_cells(recipe.batch, len(data.fine_classes), recipe.network.size)
+    )
     return trainer, views_of(trainer, recipe, split.development), len(split.reserve), 1
 
 

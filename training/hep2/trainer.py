@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.systems import catalogue
 from napari_cellpath.systems.hep2.cells import CellInput
-from napari_cellpath.systems.hep2.network import SIZE, Hep2Network
+from napari_cellpath.systems.hep2.network import Hep2Network
 from training.checkpoint import write_whole
 from training.datasets import CellData
 from training.fit import Fit, Metrics
@@ -33,7 +33,7 @@ _TURNS = 8
 
 def input_of(settings: NetworkSettings) -> CellInput:
     """How the network of a recipe wants its cells."""
-    return CellInput(SIZE, settings.contrast, settings.framing)
+    return CellInput(settings.size, settings.contrast, settings.framing)
 
 
 def build(settings: NetworkSettings, n_classes: int, members: int = 1) -> Hep2Network:
@@ -61,9 +61,9 @@ def build(settings: NetworkSettings, n_classes: int, members: int = 1) -> Hep2Ne
     return network
 
 
-def blank_cells(n: int, n_classes: int) -> Hep2Cells:
+def blank_cells(n: int, n_classes: int, size: int) -> Hep2Cells:
     """Cells of nothing, for measuring speed without reading images."""
-    return Hep2Cells(torch.zeros(n, 1, SIZE, SIZE), torch.arange(n) % n_classes)
+    return Hep2Cells(torch.zeros(n, 1, size, size), torch.arange(n) % n_classes)
 
 
 class Learning(Learner):
@@ -104,7 +104,7 @@ class Hep2Trainer(Trainer[Hep2Recipe]):
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of one cell: channels, height, width."""
-        return 1, SIZE, SIZE
+        return 1, *self.cells.pictures.shape[2:]
 
     @property
     def n_classes(self) -> int:

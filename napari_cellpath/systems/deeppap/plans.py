@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_cellpath.core.requests import FindNucleiRequest, NucleusRequest, OcclusionRequest
+from napari_cellpath.core.requests import (
+    FeaturesRequest,
+    FindNucleiRequest,
+    NucleusRequest,
+    OcclusionRequest,
+)
+from napari_cellpath.systems.deeppap.features_plan import FeaturesPlan
 from napari_cellpath.systems.deeppap.find_plan import FindPlan
 from napari_cellpath.systems.deeppap.occlusion_plan import OcclusionPlan
 from napari_cellpath.systems.deeppap.plan import NucleusPlan
@@ -14,6 +20,7 @@ _PLANS: dict[type, Any] = {
     NucleusRequest: NucleusPlan,
     FindNucleiRequest: FindPlan,
     OcclusionRequest: OcclusionPlan,
+    FeaturesRequest: FeaturesPlan,
 }
 
 

@@ -19,6 +19,7 @@ from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.requests import FileImage, PixelWindow
 from napari_cellpath.core.vocabulary import Border
 from napari_cellpath.slides.windows import image_shape, read
+from napari_cellpath.systems.deeppap.features_plan import FeaturesPayload
 from napari_cellpath.systems.deeppap.find_plan import FindPayload, search_tile
 from napari_cellpath.systems.deeppap.inference import inference_form
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
@@ -89,6 +90,8 @@ class NucleusPredictor:
             return search_tile(payload)
         if isinstance(payload, OcclusionPayload):
             return self.occlude(payload, forward, stop)
+        if isinstance(payload, FeaturesPayload):
+            return self.describe(payload, forward, stop)
         return self.score(payload, forward, stop)
 
     def score(self, payload: ViewsPayload, forward: Forward, stop: StopCheck) -> ViewsOutput:
@@ -134,12 +137,28 @@ class NucleusPredictor:
         for image, place in zip(covered, payload.places, strict=True):
             if place is not None:
                 image[:, place[0] : place[0] + COVER, place[1] : place[1] + COVER] = ground
-        middle = round((VIEW - CROP) / 2)
-        seen = self.network.normalise(enlarge(covered).to(self.device))
-        crops = seen[..., middle : middle + CROP, middle : middle + CROP]
-        crops = crops.contiguous(memory_format=torch.channels_last)
+        crops = self._middle(self.network.normalise(enlarge(covered).to(self.device)))
         logits = [forward(self.computing, part, stop) for part in crops.split(CROPS)]
         return np.asarray(F.softmax(torch.cat(logits).double(), dim=1).cpu().numpy())
+
+    def describe(
+        self, payload: FeaturesPayload, forward: Forward, stop: StopCheck
+    ) -> NDArray[np.float32]:
+        """Trunk features of each nucleus' upright middle crop, averaged over places, (n, d)."""
+        found = []
+        for source, row, col in payload.places:
+            window = window_tensor(source, row, col, payload.half, payload.border)
+            view = enlarge(patches(window, [ViewSpec(0.0)]))
+            crop = self._middle(self.network.normalise(view.to(self.device)))
+            seen = forward(self.network.trunk, crop, stop)
+            found.append(seen.float().flatten(2).mean(dim=2)[0].cpu().numpy())
+        return np.stack(found)
+
+    @staticmethod
+    def _middle(views: Tensor) -> Tensor:
+        start = round((VIEW - CROP) / 2)
+        crops = views[..., start : start + CROP, start : start + CROP]
+        return crops.contiguous(memory_format=torch.channels_last)
 
     def _crops(self, view_batch: Tensor) -> Tensor:
         normalised = self.network.normalise(view_batch.to(self.device))

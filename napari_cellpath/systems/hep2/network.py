@@ -177,15 +177,48 @@ class Residual(nn.Module):
         return F.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
-def resnet8(n_classes: int = 6, *, width: int = 32, members: int = 1) -> Hep2Network:
+class Radius(nn.Module):
+    """Adds a channel that holds each pixel's distance from the middle (Liu et al. 2018).
+
+    Averaging over places forgets where a structure lies; a Golgi apparatus is told by lying
+    beside the nucleus, a membrane by lying round it. Turning the cell leaves the channel as it is.
+    """
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """(N, 1, H, W) to (N, 2, H, W); 1 is reached at the middle of each side."""
+        rows, cols = (
+            (torch.arange(n, device=cells.device, dtype=cells.dtype) - (n - 1) / 2) / (n / 2)
+            for n in cells.shape[2:]
+        )
+        radius = torch.sqrt(rows[:, None] ** 2 + cols**2)
+        return torch.cat([cells, radius.expand_as(cells)], dim=1)
+
+
+def resnet8(
+    n_classes: int = 6, *, width: int = 32, radius: bool = False, members: int = 1
+) -> Hep2Network:
     """Three residual blocks at half, quarter and eighth size; not of the paper.
 
     A twelfth of the time of `nin10` on a CPU at a third of its parameters.
+
+    Parameters
+    ----------
+    n_classes
+        Patterns.
+    width
+        Channels of the first block.
+    radius
+        Whether the first layer also sees each pixel's distance from the middle.
+    members
+        Networks that vote.
     """
 
     def trunk() -> nn.Module:
+        first: list[nn.Module] = [Radius()] if radius else []
         return nn.Sequential(
-            nn.Conv2d(1, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True),
+            *first,
+            nn.Conv2d(1 + radius, width, 5, 2, 2, bias=False), nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
             Residual(width, width, 1),
             Residual(width, 2 * width, 2),
             Residual(2 * width, 4 * width, 2),

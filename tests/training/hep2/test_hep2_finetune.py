@@ -182,9 +182,7 @@ def test_one_pattern_can_be_learnt_beside_what_the_parent_carries(
     blinded: Path, tmp_path: Path
 ) -> None:
     """Corrections of one pattern only; without the parent's features they are refused."""
-    made = make_project(
-        tmp_path / "one.cellpath", {Part.TRAIN: 3}, patterns=("NuMem",), seed=2
-    )
+    made = make_project(tmp_path / "one.cellpath", {Part.TRAIN: 3}, patterns=("NuMem",), seed=2)
     frozen = make_project(tmp_path / "f.cellpath", {Part.FROZEN: 6}, seed=3)
     one, more = made.labelled, frozen.labelled
     shift = {g: f"frozen-{g}" for g in more.parts}
@@ -207,9 +205,7 @@ def test_one_pattern_can_be_learnt_beside_what_the_parent_carries(
 
 
 @pytest.mark.parametrize("preset", ["fast", "thorough"])
-def test_a_stopped_run_ends_as_one_that_was_not(
-    blinded: Path, tmp_path: Path, preset: str
-) -> None:
+def test_a_stopped_run_ends_as_one_that_was_not(blinded: Path, tmp_path: Path, preset: str) -> None:
     """Cancelled again and again, then resumed: the same weights and losses to 1e-6."""
     made = make_project(
         tmp_path / "p.cellpath", {Part.TRAIN: 6, Part.VALIDATION: 9, Part.FROZEN: 3}, seed=5
