@@ -14,6 +14,7 @@ from napari.layers import Image as ImageLayer
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
+from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.core.summary import summarise, write_summary
 from napari_cellpath.core.tables import OUTSIDE, nucleus_columns, write_calls
 from napari_cellpath.core.vocabulary import Border
@@ -56,7 +57,7 @@ def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
         if call is not None and not table.outside[number]:  # else it is of another place
             flags += call.flags + (("stale",) if table.features["stale"][number] else ())
             row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
-            if np.isfinite(call.score):
+            if isinstance(call, NucleusCall) and np.isfinite(call.score):
                 row |= {"score": call.score, "std": call.std}
                 if call.calibrated is not None:
                     row["calibrated"] = call.calibrated

@@ -21,7 +21,7 @@ from napari_cellpath.core.requests import (
 from napari_cellpath.core.results import FoundNucleus, OcclusionMap
 from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 from napari_cellpath.widgets import wording
-from napari_cellpath.widgets.session import NucleiSession
+from napari_cellpath.widgets.nuclei_session import NucleiSession
 
 
 class Where(StrEnum):
@@ -54,7 +54,7 @@ class NucleusSearch:
             session.told.emit("warning", "Choose a model first; it will score what is found.")
             return
         source = session.inquiry.source(image)
-        nuclei = session.ready_nuclei()
+        nuclei = session.ready()
         if nuclei is None or image is None:
             return
         if source is None:
