@@ -109,3 +109,31 @@ def centroids(labels: NDArray[Any]) -> NDArray[np.float64]:
     return np.stack(
         [np.bincount(index, weights=rows) / count, np.bincount(index, weights=cols) / count], axis=1
     )
+
+
+def boxes_of_labels(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Box of every non-zero label, in label order.
+
+    Parameters
+    ----------
+    labels
+        (H, W) whole numbers; values may be as sparse as they like.
+
+    Returns
+    -------
+    tuple
+        The values (n,), and (n, 4) row0, col0, row1, col1, half-open pixel edges; of a value that
+        stands in several places, the box round all of them.
+    """
+    if labels.ndim != 2:
+        raise ValueError(f"labels must be 2-D, got shape {labels.shape}")
+    flat = labels.ravel()
+    rows, cols = np.divmod(np.flatnonzero(flat), labels.shape[1])
+    values, index = np.unique(flat[flat != 0], return_inverse=True)
+    boxes = np.empty((values.size, 4), np.int64)
+    boxes[:, :2] = max(labels.shape)
+    boxes[:, 2:] = 0
+    for column, places in enumerate((rows, cols)):
+        np.minimum.at(boxes[:, column], index, places)
+        np.maximum.at(boxes[:, column + 2], index, places + 1)
+    return values, boxes

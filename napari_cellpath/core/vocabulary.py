@@ -45,6 +45,17 @@ class Channel(StrEnum):
     MEAN = "mean"
 
 
+PATTERNS = ("Homogeneous", "Speckled", "Nucleolar", "Centromere", "NuMem", "Golgi")
+"""The six staining patterns of HEp-2 cells, in the order of the paper's tables (papers.md 4.6)."""
+
+
+class Contrast(StrEnum):
+    """What is done to the grey levels of a HEp-2 cell before the network sees them."""
+
+    NONE = "none"  # divided by 255, the paper's
+    MINMAX = "minmax"  # each crop from its darkest to its brightest
+
+
 class Average(StrEnum):
     """How many ways round a HEp-2 cell is looked at."""
 

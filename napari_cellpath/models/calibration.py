@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 _CLOSEST = 1e-6
@@ -19,6 +21,8 @@ def logit(score: float) -> float:
 
 class Calibration(BaseModel):
     """Temperature scaling of the logit of the mean score; ``training.calibration`` fits it.
+
+    Of models of several patterns it scales the log of each probability (`apply_many`).
 
     Attributes
     ----------
@@ -49,6 +53,26 @@ class Calibration(BaseModel):
     ece_after: float | None = None
     brier_before: float | None = None
     brier_after: float | None = None
+
+    def apply_many(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """The calibrated probabilities of several classes: softmax of ``log p / temperature``.
+
+        Parameters
+        ----------
+        probabilities
+            (..., classes), each row summing to 1. Rows with NaN stay NaN.
+
+        Raises
+        ------
+        ValueError
+            The calibration has a bias, which says nothing about more than two classes.
+        """
+        if self.bias:
+            raise ValueError("a calibration with a bias is one of two classes")
+        given = np.asarray(probabilities, dtype=np.float64)
+        powers = np.log(np.maximum(given, np.finfo(np.float64).tiny)) / self.temperature
+        powers = np.exp(powers - powers.max(axis=-1, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=-1, keepdims=True))
 
     def apply(self, score: float) -> float:
         """The calibrated probability of a raw score in 0..1; NaN stays NaN."""

@@ -2,5 +2,9 @@
 
 from napari_cellpath.samples.data import HerlevCell, data_folder, herlev
 from napari_cellpath.samples.fields import CytologyField, cytology_field
+from napari_cellpath.samples.fluorescence import Hep2Field, hep2_field
 
-__all__ = ["CytologyField", "HerlevCell", "cytology_field", "data_folder", "herlev"]
+__all__ = [
+    "CytologyField", "Hep2Field", "HerlevCell", "cytology_field", "data_folder", "hep2_field",
+    "herlev",
+]  # fmt: skip

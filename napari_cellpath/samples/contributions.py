@@ -28,6 +28,32 @@ def cytology_field_layers() -> list[LayerData]:
     ]
 
 
+def hep2_field_layers() -> list[LayerData]:
+    """A generated field of HEp-2 cells; nuclei as hidden labels, true patterns as hidden points."""
+    from napari_cellpath.samples.fluorescence import hep2_field
+
+    field = hep2_field()
+    placed = _placed(field.mpp)
+    return [
+        (
+            field.image,
+            {"name": "HEp-2 field", **_facts("generated", field.mpp), **placed},
+            "image",
+        ),
+        (field.labels, {"name": "HEp-2 masks", "visible": False, **placed}, "labels"),
+        (
+            field.centres,
+            {
+                "name": "HEp-2 patterns",
+                "features": {"pattern": list(field.patterns)},
+                "visible": False,
+                **placed,
+            },
+            "points",
+        ),
+    ]
+
+
 def herlev_cells_layers() -> list[LayerData]:
     """Real Herlev cells on one sheet, with their nuclei and labels, hidden.
 

@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_cellpath.core.geometry import centroids
+from napari_cellpath.samples.drawing import (
+    FloatArray,
+    grains,
+    nucleus_outline,
+    polar_window,
+    scattered,
+    texture,
+)
 
 HERLEV_MPP = 0.201
 """Micrometres per pixel of the Herlev images (papers.md 1), whose sizes the cells imitate."""
-
-_FloatArray = NDArray[np.float32]
 
 # Transmitted colours of thick cytoplasm and of nuclei, as seen in conventional Pap smears.
 _BRIGHT_FIELD = np.array([222, 217, 207], np.float32)
@@ -27,7 +33,6 @@ _EOSINOPHILIC = np.array([[218, 158, 168], [212, 166, 172], [220, 172, 166]], np
 _DYSPLASTIC = np.array([[132, 150, 172], [146, 152, 178], [150, 164, 168]], np.float32)
 _NORMAL_NUCLEUS = np.array([104, 80, 118], np.float32)
 _ABNORMAL_NUCLEUS = np.array([62, 46, 88], np.float32)
-_SEPARATION = 6.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +91,7 @@ def cytology_field(
     abnormal[: round(n_cells * abnormal_share)] = True
     rng.shuffle(abnormal)
     radii = np.where(abnormal, rng.uniform(24, 38, n_cells), rng.uniform(13, 18, n_cells))
-    places = _places(rng, shape, radii)
+    places = scattered(rng, shape, radii)
 
     painter = _Painter(rng, shape)
     painter.scatter_debris()
@@ -99,77 +104,19 @@ def cytology_field(
     return CytologyField(painter.develop(), labels, centroids(labels), abnormal)
 
 
-def _places(
-    rng: np.random.Generator, shape: tuple[int, int], radii: NDArray[np.float64]
-) -> list[tuple[float, float]]:
-    """Centres at which nuclei of these radii neither touch each other nor the border."""
-    # Outlines wander beyond the mean radius by up to about a third.
-    reach = 1.35 * radii + _SEPARATION
-    places: list[tuple[float, float]] = [(0.0, 0.0)] * len(radii)
-    done: list[int] = []
-    for index in np.argsort(-radii):  # large ones first: they are the hard ones to place
-        margin = reach[index]
-        if 2 * margin >= min(shape):
-            raise ValueError(f"nuclei do not fit into a field of {shape}")
-        for _ in range(400):
-            row = rng.uniform(margin, shape[0] - margin)
-            col = rng.uniform(margin, shape[1] - margin)
-            if all(
-                np.hypot(row - places[other][0], col - places[other][1])
-                > reach[index] + reach[other]
-                for other in done
-            ):
-                break
-        else:
-            raise ValueError(f"{len(radii)} nuclei do not fit into a field of {shape}")
-        places[index] = (row, col)
-        done.append(int(index))
-    return places
-
-
 class _Painter:
     """Collects optical density (H, W, 3) and develops it into a picture."""
-
-    _TEXTURE = 512
 
     def __init__(self, rng: np.random.Generator, shape: tuple[int, int]) -> None:
         self.rng = rng
         self.shape = shape
         self.density = np.zeros((*shape, 3), np.float32)
-        self._fine = self._noise(1.0)
-        self._medium = self._noise(3.0)
-        self._coarse = self._noise(11.0)
-
-    def _noise(self, sigma: float) -> _FloatArray:
-        """Seamless Gaussian noise of unit variance with grains of about ``sigma`` pixels."""
-        white = self.rng.standard_normal((self._TEXTURE, self._TEXTURE), dtype=np.float32)
-        smooth = ndimage.gaussian_filter(white, sigma, mode="wrap", truncate=3.0)
-        return (smooth / smooth.std()).astype(np.float32)
-
-    def _texture(self, noise: _FloatArray, shape: tuple[int, int]) -> _FloatArray:
-        """A window of the noise from a random place."""
-        top, left = self.rng.integers(0, self._TEXTURE, 2)
-        rows = (top + np.arange(shape[0])) % self._TEXTURE
-        cols = (left + np.arange(shape[1])) % self._TEXTURE
-        return noise[np.ix_(rows, cols)]
-
-    def _patch(
-        self, row: float, col: float, reach: float
-    ) -> tuple[tuple[slice, slice], _FloatArray, _FloatArray]:
-        """Window around a point with each pixel's distance to it and angle index (0..719)."""
-        top, bottom = max(int(row - reach), 0), min(int(row + reach) + 2, self.shape[0])
-        left, right = max(int(col - reach), 0), min(int(col + reach) + 2, self.shape[1])
-        rows = np.arange(top, bottom, dtype=np.float32)[:, None] - np.float32(row)
-        cols = np.arange(left, right, dtype=np.float32)[None, :] - np.float32(col)
-        angle = np.arctan2(rows, cols)
-        return (
-            (slice(top, bottom), slice(left, right)),
-            np.hypot(rows, cols),
-            np.mod(np.rint(angle * (360 / np.pi)), 720).astype(np.int32),
-        )
+        self._fine = grains(rng, 1.0)
+        self._medium = grains(rng, 3.0)
+        self._coarse = grains(rng, 11.0)
 
     def _add(
-        self, window: tuple[slice, slice], amount: _FloatArray, colour: NDArray[np.float32]
+        self, window: tuple[slice, slice], amount: FloatArray, colour: NDArray[np.float32]
     ) -> None:
         """Add ``amount`` (1 = the full colour) of a dye to the density."""
         full = np.log10(_BRIGHT_FIELD / colour)
@@ -209,15 +156,15 @@ class _Painter:
         away = 0.18 * (size - nucleus)
         row, col = row + rng.normal(0, away / 2), col + rng.normal(0, away / 2)
         outline = self._polygon(size)
-        window, distance, angle = self._patch(row, col, 1.4 * size)
-        inward = outline[angle] - distance + 1.5 * self._texture(self._medium, distance.shape)
+        window, distance, angle = polar_window(self.shape, row, col, 1.4 * size)
+        inward = outline[angle] - distance + 1.5 * texture(self.rng, self._medium, distance.shape)
         edge = 1.6 if abnormal else rng.uniform(1.5, 4.0)
         body = 1 / (1 + np.exp(-np.clip(inward / edge, -30, 30)))
         grain = (
             1.0
-            + 0.13 * self._texture(self._medium, distance.shape)
-            + 0.16 * self._texture(self._coarse, distance.shape)
-            + 0.11 * self._texture(self._fine, distance.shape)
+            + 0.13 * texture(self.rng, self._medium, distance.shape)
+            + 0.16 * texture(self.rng, self._coarse, distance.shape)
+            + 0.11 * texture(self.rng, self._fine, distance.shape)
         )
         # Thin towards the rim, which itself catches a line of stain.
         thickness = 0.72 + 0.4 * np.clip(inward / size, 0, 1)
@@ -225,11 +172,11 @@ class _Painter:
         amount = depth * (body * thickness * grain + rim)
         if not abnormal:
             amount = amount + depth * body * self._folds(distance, angle, size)
-            granules = np.maximum(self._texture(self._fine, distance.shape) - 2.0, 0)
+            granules = np.maximum(texture(self.rng, self._fine, distance.shape) - 2.0, 0)
             amount = amount + 0.6 * body * granules
         self._add(window, amount.astype(np.float32), colour)
 
-    def _polygon(self, size: float) -> _FloatArray:
+    def _polygon(self, size: float) -> FloatArray:
         """Radius at 720 angles of a rounded polygon of five to eight corners."""
         rng = self.rng
         corners = int(rng.integers(5, 9))
@@ -245,7 +192,7 @@ class _Painter:
         radius = np.interp(even, angles, np.hypot(xs, ys), period=2 * np.pi)
         return ndimage.gaussian_filter1d(radius, 9.0, mode="wrap").astype(np.float32)
 
-    def _folds(self, distance: _FloatArray, angle: _FloatArray, size: float) -> _FloatArray:
+    def _folds(self, distance: FloatArray, angle: NDArray[np.int32], size: float) -> FloatArray:
         """A few darker creases that run across the sheet."""
         rng = self.rng
         creases = np.zeros(distance.shape, np.float32)
@@ -273,25 +220,14 @@ class _Painter:
     ) -> None:
         """A textured disc: round, small and pale, or large, irregular, clumped and dark."""
         rng = self.rng
-        even = np.arange(720) * (2 * np.pi / 720)
         stretch = rng.uniform(1.12, 1.5) if abnormal else rng.uniform(1.02, 1.18)
-        turn = rng.uniform(0, np.pi)
-        wide, high = radius * np.sqrt(stretch), radius / np.sqrt(stretch)
-        outline = wide * high / np.hypot(high * np.cos(even - turn), wide * np.sin(even - turn))
-        wobble = 0.035 if abnormal else 0.008
-        for order in range(2, 7):
-            outline += (
-                radius
-                * rng.normal(0, wobble / order * 2)
-                * np.cos(order * even + rng.uniform(0, 2 * np.pi))
-            )
-        outline = np.clip(outline, 0.6 * radius, 1.33 * radius).astype(np.float32)
-        window, distance, angle = self._patch(row, col, 1.4 * radius + 4)
+        outline = nucleus_outline(rng, radius, stretch, wobble=0.035 if abnormal else 0.008)
+        window, distance, angle = polar_window(self.shape, row, col, 1.4 * radius + 4)
         inward = outline[angle] - distance
         body = 1 / (1 + np.exp(-np.clip(inward / 0.9, -30, 30)))
         membrane = np.exp(-(((inward - 1.6) / 1.5) ** 2))
-        clumps = self._texture(self._medium, distance.shape)
-        grains = self._texture(self._fine, distance.shape)
+        clumps = texture(self.rng, self._medium, distance.shape)
+        grains = texture(self.rng, self._fine, distance.shape)
         if abnormal:
             depth, colour = rng.uniform(0.55, 0.92), _ABNORMAL_NUCLEUS
             chromatin = 1 + 0.16 * clumps + 0.12 * grains + 0.22 * membrane
@@ -309,7 +245,7 @@ class _Painter:
         rows = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
         cols = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
         lamp = 1.02 - 0.05 * ((rows - 0.15) ** 2 + (cols + 0.1) ** 2)
-        lamp = lamp * (1 + 0.012 * self._texture(self._coarse, self.shape))
+        lamp = lamp * (1 + 0.012 * texture(self.rng, self._coarse, self.shape))
         image = np.power(np.float32(10), -self.density)
         image *= (_BRIGHT_FIELD * lamp[..., None]).astype(np.float32)
         image = ndimage.gaussian_filter(image, (0.8, 0.8, 0), truncate=2.5)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.errors import OutsideImageError, ScaleError
-from napari_cellpath.core.geometry import plausible_mpp
 from napari_cellpath.core.requests import FileImage, FindNucleiRequest, PixelWindow
 from napari_cellpath.core.results import FoundNucleus
 from napari_cellpath.core.vocabulary import Priority, System
@@ -24,6 +22,14 @@ from napari_cellpath.slides.windows import image_mpp, image_shape, read, source_
 from napari_cellpath.systems.deeppap.find import FindSettings, block_size, find_nuclei
 from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 from napari_cellpath.systems.protocol import ModelRef, Task
+from napari_cellpath.systems.tiling import (
+    check_mpp,
+    clip_region,
+    cores_of,
+    name_of,
+    owned,
+    window_round,
+)
 
 CORE_PIXELS = 1024  # side of a tile's core: with its margin 5 MB, and 0.1 s of work
 
@@ -56,57 +62,23 @@ class FindPlan:
         self.request = request
         self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)
         image = request.image
-        name = image.path if isinstance(image, FileImage) else image.name
-        self.target = f"find:{name}"
+        self.target = f"find:{name_of(image)}"
         self._settings = FindSettings(request.smallest, request.largest, request.contrast)
-        self._mpp = image_mpp(image) or entry.info.mpp or USUAL_MPP
-        if plausible_mpp(self._mpp) is None:
-            raise ScaleError(
-                f"{self._mpp:g} is no pixel size; give micrometres per pixel between 0.01 and 100."
-            )
+        self._mpp = check_mpp(image_mpp(image) or entry.info.mpp or USUAL_MPP)
         self._shape = image_shape(image)
-        self._region = self._clip(request.region)
+        region = clip_region(request.region, self._shape)
         self._block = block_size(self._mpp, self._settings)
-        self._cores = deque(self._tiles())
+        self._cores = deque(cores_of(region, CORE_PIXELS, self._block))
         self._total, self._done = len(self._cores), 0
         self._found: list[FoundNucleus] = []
-
-    def _clip(self, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
-        height, width = self._shape
-        if region is None:
-            return 0, 0, height, width
-        top, left, high, wide = region
-        box = max(top, 0), max(left, 0), min(top + high, height), min(left + wide, width)
-        if box[0] >= box[2] or box[1] >= box[3]:
-            raise OutsideImageError(
-                f"The region (row {top}, column {left}, {high} x {wide}) does not meet the image "
-                f"({height} x {width} pixels)."
-            )
-        return box
-
-    def _tiles(self) -> list[tuple[int, int, int, int]]:
-        """Cores on a grid fixed to the image, so that two regions find the same nuclei."""
-        side = max(1, CORE_PIXELS // self._block) * self._block
-        top, left, bottom, right = self._region
-        return [
-            (max(r, top), max(c, left), min(r + side, bottom), min(c + side, right))
-            for r in range(top // side * side, bottom, side)
-            for c in range(left // side * side, right, side)
-        ]
 
     def take(self) -> Task | None:
         """The next tile."""
         if not self._cores:
             return None
         core = self._cores.popleft()
-        block, (height, width) = self._block, self._shape
         margin = math.ceil(self._settings.margin_um / self._mpp)
-        window = (
-            max(0, (core[0] - margin) // block * block),
-            max(0, (core[1] - margin) // block * block),
-            min(height, -(-(core[2] + margin) // block) * block),
-            min(width, -(-(core[3] + margin) // block) * block),
-        )
+        window = window_round(core, margin, self._block, self._shape)
         high, wide = window[2] - window[0], window[3] - window[1]
         source = source_of(self.request.image, window[0], window[1], high, wide)
         return Task(
@@ -146,7 +118,4 @@ def search_tile(payload: FindPayload) -> NDArray[np.float64]:
     pixels = read(payload.source, top, left, bottom - top, right - left)
     found = find_nuclei(pixels, payload.mpp, payload.settings)
     found[:, :2] += (top, left)
-    # The same half-open comparison on every side: a nucleus on a seam belongs to one tile.
-    edges = np.array(payload.core, dtype=float) - 0.5
-    inside = (found[:, :2] >= edges[:2]).all(axis=1) & (found[:, :2] < edges[2:]).all(axis=1)
-    return found[inside]
+    return found[owned(found[:, :2], payload.core)]

@@ -35,6 +35,7 @@ from napari_cellpath.systems.deeppap.presets import (
     view_batches,
 )
 from napari_cellpath.systems.protocol import ModelRef, Task
+from napari_cellpath.systems.tiling import name_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,6 +322,4 @@ def _target(request: NucleusRequest) -> str:
     """A single nucleus is its own target; a field is the set of its nuclei."""
     if len(request.nuclei) == 1:
         return f"nucleus:{request.nuclei[0].uid}"
-    image = request.image
-    name = image.path if isinstance(image, FileImage) else image.name
-    return f"nuclei:{name}"
+    return f"nuclei:{name_of(request.image)}"

@@ -7,7 +7,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cellpath.core.errors import JobCancelledError, ModelError, UnknownNameError
+from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.requests import FileImage, PixelWindow
 from napari_cellpath.core.vocabulary import Border
-from napari_cellpath.models import ModelInfo, read_info, read_tensors
 from napari_cellpath.slides.windows import image_shape, read
-from napari_cellpath.systems import catalogue
 from napari_cellpath.systems.deeppap.find_plan import FindPayload, search_tile
 from napari_cellpath.systems.deeppap.inference import inference_form
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
@@ -30,57 +27,11 @@ from napari_cellpath.systems.deeppap.plan import CellViews, ViewsOutput, ViewsPa
 from napari_cellpath.systems.deeppap.presets import CROPS, PATCH, USUAL_MPP, WINDOW, ViewSpec
 from napari_cellpath.systems.deeppap.quality import is_blank, is_crowded, measure, out_of_domain
 from napari_cellpath.systems.deeppap.views import CROP, VIEW, enlarge, patches, ten_crops, views
+from napari_cellpath.systems.loading import load_network as load_network
+from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 
 WINDOWS_KEPT = 64  # a click's refinements come back for the same window up to twenty times
-
-
-def load_network(folder: Path | str) -> tuple[DeepPapNetwork, ModelInfo]:
-    """Build the network of a model folder, in float32 and evaluation mode, and load its weights.
-
-    Raises
-    ------
-    ModelError
-        The weights do not fit the architecture (the first five differing names are listed),
-        the class count differs, a hash differs, or a weight is not finite.
-    """
-    info = read_info(folder)
-    try:
-        network: DeepPapNetwork = catalogue.build(
-            info.architecture, n_classes=len(info.classes), **info.arguments
-        )
-    except UnknownNameError as error:
-        raise ModelError(f"{folder}: {error}") from None
-    except TypeError as error:
-        raise ModelError(f"{folder}: arguments of {info.architecture}: {error}.") from None
-    load_weights(network, read_tensors(folder), str(folder))
-    return network.eval(), info
-
-
-def load_weights(network: torch.nn.Module, tensors: dict[str, NDArray[Any]], where: str) -> None:
-    """Load arrays into a network, strictly.
-
-    Raises
-    ------
-    ModelError
-        Naming up to five tensors that are missing, unexpected or of another shape.
-    """
-    expected = network.state_dict()
-    differing = [f"{k} is missing" for k in expected if k not in tensors]
-    differing += [f"{k} is not part of it" for k in tensors if k not in expected]
-    differing += [
-        f"{k} is {tuple(tensors[k].shape)} instead of {tuple(expected[k].shape)}"
-        for k in expected
-        if k in tensors and tuple(tensors[k].shape) != tuple(expected[k].shape)
-    ]
-    if differing:
-        more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
-        raise ModelError(
-            f"{where}: the weights do not fit the architecture: {'; '.join(differing[:5])}{more}."
-        )
-    network.load_state_dict(
-        {k: torch.from_numpy(np.array(v)).to(expected[k].dtype) for k, v in tensors.items()}
-    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,18 +69,14 @@ class NucleusPredictor:
         self.computing.to(memory_format=torch.channels_last)
         self.device = device
         self.precision = precision
-        self.memory_bytes = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+        self.memory_bytes = memory_of(network)
         self._windows: OrderedDict[Any, Look] = OrderedDict()
         self._lock = threading.Lock()
 
     @classmethod
     def load(cls, ref: ModelRef, device: torch.device, precision: str) -> NucleusPredictor:
         """Load a model folder; refuse it if its hash is not the one the client saw."""
-        network, info = load_network(ref.folder)
-        if info.sha256 != ref.sha256:
-            raise ModelError(
-                f"{ref.folder} has changed since it was chosen (another SHA-256). Choose it again."
-            )
+        network, info = load_referred(ref)
         return cls(network, device, precision, info.mpp, info.input.get("domain"))
 
     def warm_up(self, forward: Forward) -> None:

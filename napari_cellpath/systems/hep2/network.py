@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SIZE = 60
-"""Side of the network's input, pixels (papers.md 4.2)."""
+from napari_cellpath.systems.hep2.cells import SIZE as SIZE  # said here too: what the layers take
+
 PAPER_STD = 1e-3
 """Standard deviation of the paper's initial weights (papers.md 4.4)."""
 
