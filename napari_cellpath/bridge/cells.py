@@ -71,6 +71,11 @@ class CellTable(ObjectTable):
             self.features[name][rows] = values
 
     @property
+    def has_call(self) -> NDArray[np.bool_]:
+        """(n,) whether an answer stands in the row; one that says why there is none counts."""
+        return self.features["model"] != ""
+
+    @property
     def margins(self) -> NDArray[np.float64]:
         """(n,) by how much the pattern called leads the next."""
         return self.features["margin"]
@@ -124,19 +129,26 @@ class CellTable(ObjectTable):
         self._know_classes()
         super().reread()
 
-    def take_numbers(self, row: int, call: PatternCall) -> None:
-        """Write the margin, and the probability of each pattern of the model."""
-        self.features["margin"][row] = call.margin
+    def take_numbers(self, rows: Sequence[int], calls: Sequence[PatternCall]) -> None:
+        """Write the margins, and the probability of each pattern of the model."""
         names = self.scheme.classes
-        fits = len(names) == len(call.probabilities) and self._is_of_scheme(call)
-        for name in self.columns:
-            if name.startswith(P_COLUMN):
-                self.features[name][row] = np.nan
-        for name, p in zip(names, call.probabilities, strict=True) if fits else ():
-            self.features[P_COLUMN + name][row] = p
+        blank = (np.nan,) * len(names)
+        given = np.array(
+            [c.probabilities if self._is_of_scheme(c) else blank for c in calls], dtype=float
+        ).reshape(len(calls), len(names))  # fmt: skip
+        self.features["margin"][rows] = [call.margin for call in calls]
+        for name in self._p_columns:
+            self.features[name][rows] = np.nan
+        for number, name in enumerate(names):
+            self.features[P_COLUMN + name][rows] = given[:, number]
 
     def _is_of_scheme(self, call: Call) -> bool:
-        return call.model.partition("@")[0] == self.scheme.model
+        same = call.model.partition("@")[0] == self.scheme.model
+        return same and len(call.probabilities) == len(self.scheme.classes)
+
+    @property
+    def _p_columns(self) -> list[str]:
+        return [name for name in self.columns if name.startswith(P_COLUMN)]
 
     def call_from_columns(self, row: int) -> PatternCall:
         """The call that stands in the columns."""

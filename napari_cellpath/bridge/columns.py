@@ -151,7 +151,7 @@ class ObjectTable:
         """(n,) what is to be looked at first has the smallest."""
         raise NotImplementedError
 
-    def take_numbers(self, row: int, call: Any) -> None:
+    def take_numbers(self, rows: Sequence[int], calls: Sequence[Any]) -> None:
         """Write what only calls of this kind say into the columns."""
         raise NotImplementedError
 
@@ -170,6 +170,10 @@ class ObjectTable:
         """Rows of those uids that exist, in the order given."""
         found = (self._row_of.get(uid) for uid in uids)
         return np.array([row for row in found if row is not None], dtype=np.intp)
+
+    def places(self, uids: Iterable[str]) -> Rows:
+        """Row of each uid, -1 where it is not here."""
+        return np.array([self._row_of.get(uid, -1) for uid in uids], dtype=np.intp)
 
     def append(
         self,
@@ -243,9 +247,9 @@ class ObjectTable:
             elif self.final[row] and not self.moved[row]:
                 # A first estimate must not cost a finished score if the rest never comes.
                 self._replaced[call.uid] = self.calls[call.uid], self._settings[call.uid]
-            self._set_call(row, call, settings)
             self.pending[row] = not call.final
             self.moved[row] = False
+        self._set_calls(rows, settings)
         changed = np.array(sorted(rows), dtype=np.intp)
         self._read(changed)
         return changed
@@ -266,17 +270,22 @@ class ObjectTable:
         return rows
 
     def _set_call(self, row: int, call: Call, settings: tuple[Any, ...] | None) -> None:
-        columns = self.features
-        self.calls[call.uid] = call
-        self._settings[call.uid] = settings
-        columns["score"][row] = call.score
-        columns["n_views"][row] = call.n_views
-        columns["model"][row] = call.model
-        columns["precision"][row] = call.precision
-        columns["flags"][row] = " ".join(call.flags)
-        self.unlike[row] = not UNLIKE_FLAGS.isdisjoint(call.flags)
-        self.final[row] = call.final
-        self.take_numbers(row, call)
+        self._set_calls({row: call}, settings)
+
+    def _set_calls(self, calls: Mapping[int, Call], settings: tuple[Any, ...] | None) -> None:
+        # Column by column: 250 answers at a time must not hold up the canvas.
+        rows, given, columns = list(calls), list(calls.values()), self.features
+        for call in given:
+            self.calls[call.uid] = call
+            self._settings[call.uid] = settings
+        columns["score"][rows] = [call.score for call in given]
+        columns["n_views"][rows] = [call.n_views for call in given]
+        columns["model"][rows] = [call.model for call in given]
+        columns["precision"][rows] = [call.precision for call in given]
+        columns["flags"][rows] = [" ".join(call.flags) for call in given]
+        self.unlike[rows] = [not UNLIKE_FLAGS.isdisjoint(call.flags) for call in given]
+        self.final[rows] = [call.final for call in given]
+        self.take_numbers(rows, given)
 
     def move(self, rows: Rows, positions: NDArray[np.float64]) -> None:
         """Objects are somewhere else now: their calls are of another place."""

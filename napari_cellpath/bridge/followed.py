@@ -18,6 +18,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 from napari.layers import Image, Points
 from napari.layers.base import ActionType
 from numpy.typing import NDArray
@@ -337,14 +338,14 @@ class FollowedPoints:
                     frame.iat[row, place] = column[row]
         else:
             for name, column in columns.items():
-                frame[name] = column.copy()
+                frame[name] = _series(column, frame)
         self._announce()
 
     def _restore_features(self) -> None:
         frame = self.layer.features
         if len(frame) == len(self.table):
             for name in self.table.columns:
-                frame[name] = self.table.features[name].copy()
+                frame[name] = _series(self.table.features[name], frame)
             self._announce()
 
     def _announce(self) -> None:
@@ -374,6 +375,11 @@ class FollowedPoints:
             # One event redraws faces, borders and symbols; three would upload three times.
             with napari_call():
                 self.layer.events.face_color()
+
+
+def _series(column: NDArray[Any], frame: pd.DataFrame) -> pd.Series[Any]:
+    """A copy of a column as it is: pandas would look through text to make another type of it."""
+    return pd.Series(column.copy(), index=frame.index, dtype=column.dtype, copy=False)
 
 
 def _transform_events(image: Image) -> list[Any]:

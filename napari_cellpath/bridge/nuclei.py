@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,9 @@ class NucleusTable(ObjectTable):
         """(n,) the most abnormal come first."""
         return -self.features["score"]
 
-    def take_numbers(self, row: int, call: NucleusCall) -> None:
+    def take_numbers(self, rows: Sequence[int], calls: Sequence[NucleusCall]) -> None:
         """Write the spread."""
-        self.features["std"][row] = call.std
+        self.features["std"][rows] = [call.std for call in calls]
 
     def call_from_columns(self, row: int) -> NucleusCall:
         """The call that stands in the columns; of the probabilities only two are known."""

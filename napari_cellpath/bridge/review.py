@@ -186,11 +186,7 @@ class ObjectReview:
 
     def rows(self, uids: Iterable[str]) -> Rows:
         """Row of each uid, -1 where it is not here."""
-        uids = list(uids)
-        there = np.array([uid in self.objects.table for uid in uids], dtype=bool)
-        rows = np.full(len(uids), -1, dtype=np.intp)
-        rows[there] = self.objects.table.rows(uids)
-        return rows
+        return self.objects.table.places(uids)
 
     def window(self, row: int, mpp: float | None) -> tuple[float, float, float]:
         """Centre and side of the square to show, level-0 pixels."""
