@@ -70,10 +70,9 @@ def window_round(core: Box, margin: int, block: int, shape: tuple[int, int]) -> 
 
 
 def owned(places: NDArray[np.float64], core: Box) -> NDArray[np.bool_]:
-    """Which places (n, 2), napari convention, lie in a core.
+    """Which places (..., 2), napari convention, lie in a core.
 
     The same half-open comparison on every side: what lies on a seam belongs to one tile.
     """
     edges = np.array(core, dtype=float) - 0.5
-    inside = (places >= edges[:2]).all(axis=1) & (places < edges[2:]).all(axis=1)
-    return np.asarray(inside)
+    return np.asarray(((places >= edges[:2]) & (places < edges[2:])).all(axis=-1))

@@ -4,9 +4,29 @@ from pathlib import Path
 
 import torch
 
-from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
+from napari_cellpath.core.vocabulary import CLASS_COLOURS, PATTERNS, System
 from napari_cellpath.models import ClassInfo, ModelInfo, save_model
 from napari_cellpath.systems.catalogue import build
+
+
+def write_pattern_model(folder: Path, seed: int = 0, **overrides) -> Path:
+    """Write a small HEp-2 model with random weights and the paper's six patterns."""
+    return write_random_model(
+        folder,
+        overrides.pop("architecture", "resnet8"),
+        len(PATTERNS),
+        seed,
+        **{
+            "system": System.HEP2,
+            "arguments": {"width": 8},
+            "classes": tuple(
+                ClassInfo(name=name, colour=CLASS_COLOURS[i]) for i, name in enumerate(PATTERNS)
+            ),
+            "input": {"size": 60, "channels": 1, "contrast": "minmax", "framing": 1.3},
+            "mpp": 0.3225,
+        }
+        | overrides,
+    )
 
 
 def write_random_model(
@@ -18,7 +38,7 @@ def write_random_model(
 ) -> Path:
     """Write a model folder with random weights whose scores differ clearly between cells."""
     generator = torch.Generator().manual_seed(seed)
-    network = build(architecture, n_classes=n_classes)
+    network = build(architecture, n_classes=n_classes, **overrides.get("arguments", {}))
     tensors = {}
     for name, tensor in network.state_dict().items():
         if tensor.dim() > 1 and name not in ("mean", "std"):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import ModelError, OutsideImageError
 from napari_cellpath.core.geometry import boxes_of_labels
-from napari_cellpath.core.requests import CellBox
+from napari_cellpath.core.requests import CellBox, new_uid
 from napari_cellpath.core.vocabulary import Channel, Contrast
 
 if TYPE_CHECKING:
@@ -106,15 +106,16 @@ def boxes_in(labels: NDArray[Any]) -> list[CellBox]:
     """Boxes of the cells of a label image, in label order; ``uid`` is the label."""
     values, boxes = boxes_of_labels(labels)
     return [
-        CellBox(*map(int, box), uid=str(value)) for value, box in zip(values, boxes, strict=True)
+        CellBox(row0, col0, row1, col1, uid=str(value))
+        for value, (row0, col0, row1, col1) in zip(values, boxes.tolist(), strict=True)
     ]
 
 
 def box_round(row: float, col: float, diameter: float, uid: str | None = None) -> CellBox:
     """The square box round a point (napari convention) of a nucleus ``diameter`` pixels wide."""
     side = max(1, round(diameter))
-    row0, col0 = (math.ceil(place + 0.5 - side / 2 - 0.5) for place in (row, col))
-    return CellBox(row0, col0, row0 + side, col0 + side, *([] if uid is None else [uid]))
+    row0, col0 = math.ceil(row - side / 2), math.ceil(col - side / 2)
+    return CellBox(row0, col0, row0 + side, col0 + side, uid or new_uid())
 
 
 def check_box(box: CellBox, shape: tuple[int, int], what: str) -> None:

@@ -71,8 +71,8 @@ class SegmentSettings:
 
     @property
     def smoothing_um(self) -> float:
-        """Standard deviation of the smoothing."""
-        return self.smallest / 6.0
+        """Standard deviation of the smoothing: dots merge, outlines stay where they are."""
+        return min(self.smallest / 6.0, 1.5)
 
     @property
     def margin_um(self) -> float:
