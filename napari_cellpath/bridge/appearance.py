@@ -10,6 +10,7 @@ needs another to be read.
 
 from __future__ import annotations
 
+import operator
 from functools import lru_cache
 from typing import Any
 
@@ -143,7 +144,11 @@ def paint(
 
 
 def _assign(column: NDArray[Any], rows: Rows, values: NDArray[Any]) -> bool:
-    if np.array_equal(column[rows], values):
+    if column.dtype == object:  # symbols: each is one object, and comparing them by value is slow
+        same = all(map(operator.is_, column[rows], values))
+    else:
+        same = np.array_equal(column[rows], values)
+    if same:
         return False
     column[rows] = values
     return True

@@ -375,6 +375,10 @@ class ObjectTable:
         uids, scheme = self.uids[rows], self.scheme
         answers = [self.calls.get(uid) for uid in uids]
         have = np.array([answer is not None for answer in answers], dtype=bool)
+        said = self.features["correction"][rows]
+        self.correction_code[rows] = [codes.get(x, -1) if x else -1 for x in said]
+        if not have.any():
+            return
         same = np.array(
             [
                 answer is not None and self._comparable(uid)
@@ -393,7 +397,6 @@ class ObjectTable:
         stopped = ~(self.final[rows] | self.pending[rows])
         self.features["stale"][rows] = have & (self.moved[rows] | ~same | stopped)
         self.call_code[rows] = [codes.get(label, -1) for label in labels]
-        self.correction_code[rows] = [codes.get(x, -1) for x in self.features["correction"][rows]]
 
     def _extend(self, new: dict[str, NDArray[Any]], positions: NDArray[np.float64]) -> None:
         start, count = len(self), len(positions)

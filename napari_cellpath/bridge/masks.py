@@ -20,7 +20,6 @@ from napari_cellpath.bridge.columns import ObjectTable
 from napari_cellpath.bridge.conventions import (
     facts_of,
     image_facts,
-    image_shape,
     layers_of,
     placing,
     set_facts,

@@ -375,7 +375,8 @@ class ObjectDock(QWidget):
     def _show_jobs(self) -> None:
         inquiry = self.session.inquiry
         count = inquiry.jobs.under_way + inquiry.waiting
-        if not count and not len(inquiry.jobs) and inquiry.errands.latest is None:
+        busy = self.session.busy or inquiry.errands.latest is not None
+        if not count and not len(inquiry.jobs) and not busy:
             self.frame.job.set_idle()
             if self._running:
                 self._running = False

@@ -141,6 +141,11 @@ class LayerSession:
             self.subject_changed.emit()
             self.inquiry.warm_up()
 
+    @property
+    def busy(self) -> bool:
+        """Whether something goes on that is no job of the backend."""
+        return False
+
     # Layers come and go.
 
     def _on_inserted(self, event: Any) -> None:
