@@ -329,7 +329,7 @@ def save_model(
     if folder.exists():
         raise OutputError(f"{folder} exists already; a model is never overwritten. Choose another.")
     contents = {
-        WEIGHTS: save_safetensors({k: np.ascontiguousarray(v) for k, v in tensors.items()}),
+        WEIGHTS: save_safetensors({k: np.asarray(v, order="C") for k, v in tensors.items()}),
         CARD: card.encode(),
     }
     if features is not None:
