@@ -79,10 +79,10 @@ def cells_of_layer(layer: Layer, image: Image, side: int) -> Given:
     if not len(boxes):
         raise CellpathError(f"'{layer.name}' marks no cells; choose another layer or find them.")
     boxes = np.clip(boxes, 0, np.tile(image_shape(image), 2))
-    on = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    on = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(axis=1))
     if not on.any():
         raise CellpathError(f"Nothing that '{layer.name}' marks lies on '{image.name}'.")
-    kept = tuple(name for name, is_on in zip(names, on, strict=True) if is_on)
+    kept = tuple(name for name, is_on in zip(names, on.tolist(), strict=True) if is_on)
     return Given(boxes[on], kept, masks if on.all() else None)
 
 
@@ -94,7 +94,7 @@ def _of_labels(
     names = tuple(str(v) for v in values)
     if not len(values):
         return boxes, names, None
-    corners = to_image_pixels(boxes.reshape(-1, 2) - 0.5, layer, image) + 0.5
+    corners = to_image_pixels(boxes.reshape(-1, 2).astype(np.float64) - 0.5, layer, image) + 0.5
     placed = np.round(corners).astype(np.int64).reshape(-1, 4)
     placed = np.hstack([np.minimum(placed[:, :2], placed[:, 2:]),
                         np.maximum(placed[:, :2], placed[:, 2:])])  # fmt: skip

@@ -19,6 +19,7 @@ from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.kinds import CELLS
 from napari_cellpath.bridge.masks import Masks, create_masks_layer, masks_layer_of
 from napari_cellpath.bridge.placing import Before, Placed, place_found, place_given
+from napari_cellpath.bridge.specimen import reading_of
 from napari_cellpath.core.requests import CELL_UM, FindCellsRequest
 from napari_cellpath.core.results import FoundCell
 from napari_cellpath.core.vocabulary import Role
@@ -149,6 +150,25 @@ class CellSession(ObjectSession):
             project.record(
                 Kind.SETTING, {"settings": {f"specimen/{group}": {"intensity": intensity}}}
             )
+
+    def specimen_layers(self) -> list[CellsLayer]:
+        """Layers of cells of the current image's specimen: of all its images that are open."""
+        cells, group = self.cells, self.keeper.group_of(self.source)
+        if cells is None or not group:
+            return [] if cells is None else [cells]
+        return [
+            x for x in self._held.values()
+            if x is cells
+            or self.keeper.group_of(self.inquiry.latest_source(x.image)) == group
+        ]  # fmt: skip
+
+    def specimen_name(self) -> str:
+        """What the specimen is called; empty if nobody says."""
+        return self.keeper.group_of(self.source)
+
+    def specimen_reader(self) -> Callable[[], dict[str, Any]]:
+        """What gives the specimen's roll-up; see `napari_cellpath.bridge.specimen.reading_of`."""
+        return reading_of(self.specimen_layers(), self.intensity)
 
     # Finding and classifying.
 

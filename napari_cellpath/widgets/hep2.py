@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
 
 from napari_cellpath.backend import Backend, shared_backend
@@ -47,6 +48,7 @@ PLACES = (
 FIND = "Find and classify"
 TAKE = "Take over and classify"
 CLICK, STOP = "Click cells", "Stop clicking"
+SPECIMEN_EVERY = 300  # ms
 FOUND = 0.3
 """Share of the progress bar that finding takes, where cells are found and classified in one go."""
 
@@ -124,6 +126,10 @@ class Hep2Dock(ObjectDock):
         )
         self.specimen = SpecimenSection()
         frame.add_section(self.specimen)
+        self._specimen_timer = QTimer(self)
+        self._specimen_timer.setSingleShot(True)
+        self._specimen_timer.setInterval(SPECIMEN_EVERY)
+        self._specimen_timer.timeout.connect(self._read_specimen)
 
     def _click_field(self) -> QDoubleSpinBox:
         return number_box(
@@ -170,6 +176,7 @@ class Hep2Dock(ObjectDock):
 
     def _set_intensity(self, intensity: str) -> None:
         self.session.set_intensity(intensity)
+        self._specimen_timer.start()
 
     # The session's news.
 
@@ -221,6 +228,22 @@ class Hep2Dock(ObjectDock):
         self.unseen.setEnabled(unseen > 0)
         counts = [0] * len(method.classes) if cells is None else cells.counts()
         self.specimen.set_bars(method.classes, method.colours, counts)
+        if not self._specimen_timer.isActive():
+            self._specimen_timer.start()
+
+    @timed
+    def _read_specimen(self) -> None:
+        """Have the cells summed up on a thread of its own."""
+        session = self.session
+        if session.cells is None:
+            self.specimen.set_reading(None, "")
+            return
+        name = session.specimen_name()
+
+        def done(reading: dict[str, Any]) -> None:
+            self.specimen.set_reading(reading, name)
+
+        session.inquiry.in_background(session.specimen_reader(), done)
 
     def show_left(self, unscored: int, stale: int) -> None:
         """Show how many cells have no valid pattern."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
@@ -53,7 +54,7 @@ class SpecimenSection(QWidget):
 
     def set_reading(self, reading: Mapping[str, Any] | None, name: str) -> None:
         """Show what the cells amount to; None while there is nothing to go by."""
-        head, notes = in_words(reading, name)
+        head, notes = specimen_words(reading, name)
         self.sentence.setText(head)
         self.notes.setText(notes)
         self.notes.setVisible(bool(notes))
@@ -61,3 +62,31 @@ class SpecimenSection(QWidget):
     def set_intensity(self, intensity: str) -> None:
         """Show the intensity that is set."""
         fill(self.intensity, INTENSITIES, intensity)
+
+
+def specimen_words(reading: Mapping[str, Any] | None, name: str) -> tuple[str, str]:
+    """The reading of `core.specimen.read_specimen` in a sentence, rich text, and notes on it."""
+    if reading is None or not reading["judged"]:
+        return "Specimen: no cell has a pattern yet.", ""
+    votes, judged = reading["majority"], reading["judged"]
+    title = f"<b>Specimen{f' {escape(name)}' if name else ''}:"
+    low_high = votes["interval"]
+    interval = "" if low_high is None else (
+        f", {100 * votes['level']:.0f} % interval {100 * low_high[0]:.0f}–{100 * low_high[1]:.0f} %"
+    )  # fmt: skip
+    lead = votes["pattern"]
+    count = reading["votes"][lead]
+    text = f"{count:,} of {judged:,} cells ({100 * votes['share']:.0f} %{interval})"
+    mean = reading["mean"]["probabilities"].get(lead)
+    sure = "" if mean is None else f"; mean probability {mean:.2f}"
+    if reading["abstained"]:
+        head = f"{title} no reading.</b> {escape(reading['why'])} {escape(lead)}: {text}{sure}."
+    else:
+        head = f"{title} {escape(lead)}</b>, {text}{sure}."
+    notes = []
+    if reading["mixed"]:
+        notes.append(f"Mixed with {', '.join(reading['mixed_with'])}.")
+    left = reading["cells"] - judged
+    if left:
+        notes.append(f"{left:,} cells without a pattern do not count.")
+    return head, " ".join(notes)
