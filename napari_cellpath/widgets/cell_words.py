@@ -9,7 +9,6 @@ import numpy as np
 
 from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.kinds import CELLS
-from napari_cellpath.core.vocabulary import Channel
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.widgets.wording import in_words
 
@@ -74,14 +73,7 @@ def hint(clicking: bool, *, has_image: bool, has_model: bool, has_cells: bool) -
     if clicking:
         return "Click the middle of a cell; it is classified at once."
     if has_cells:
-        return "Click a cell to see its pattern, drag it to classify it anew, Delete forgets it."
+        return "Click a cell to see its pattern, drag it to classify it anew."
     if not has_model:
         return ""
-    return "Press the button to find all cells, or ‘Click cells’ for single ones."
-
-
-def channel_note(colour: bool, channel: Channel) -> str:
-    """What of the image the network sees."""
-    if not colour:
-        return "grey image"
-    return "mean of the planes" if channel is Channel.MEAN else f"{channel} plane is read"
+    return "Find all cells, or click single ones."

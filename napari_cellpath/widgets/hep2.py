@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QWidget
 
 from napari_cellpath.backend import Backend, shared_backend
 from napari_cellpath.bridge.timing import timed
@@ -21,7 +21,7 @@ from napari_cellpath.widgets.dock import ObjectDock
 from napari_cellpath.widgets.keys import shortcut_of
 from napari_cellpath.widgets.method import CellMethod
 from napari_cellpath.widgets.search import FindSettings, Where, number_box
-from napari_cellpath.widgets.sections import Choice, fill, narrow
+from napari_cellpath.widgets.sections import SPACING, Choice, fill, narrow
 from napari_cellpath.widgets.specimen_panel import SpecimenSection
 
 if TYPE_CHECKING:
@@ -97,8 +97,16 @@ class Hep2Dock(ObjectDock):
         self.where = narrow(QComboBox())
         fill(self.where, PLACES, session.where)
         frame.subject.add_row("Channel", self.channel)
-        frame.subject.add_row("Cells", self.source)
-        frame.subject.add_row("Where", self.where)
+        for combo in (self.source, self.where):
+            combo.setMinimumContentsLength(4)
+            combo.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        cells = QWidget()
+        row = QHBoxLayout(cells)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(SPACING)
+        row.addWidget(self.source, 6)
+        row.addWidget(self.where, 5)
+        frame.subject.add_row("Cells", cells)
         action = frame.action
         action.primary.setCheckable(False)
         self.classify = action.add_secondary("Classify all", "", share=12)
@@ -195,9 +203,8 @@ class Hep2Dock(ObjectDock):
         session = self.session
         image, method = session.image, session.method
         colour = isinstance(image, Image) and bool(image.rgb)
-        fill(self.channel, CHANNELS if colour else [Choice(method.channel, "grey image")],
-             method.channel)  # fmt: skip
-        self.channel.setEnabled(colour)
+        fill(self.channel, CHANNELS, method.channel)
+        self.frame.subject.show_row(self.channel, colour)
         self.frame.action.primary.setEnabled(self.can_work)
         self.click.setEnabled(image is not None)
         self.specimen.set_intensity(session.intensity)

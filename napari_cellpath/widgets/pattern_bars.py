@@ -8,12 +8,13 @@ from qtpy.QtCore import QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-GAP = 3
-NUMBERS = 92  # pixels for count and share
+COLUMNS = 2
+GAP, BETWEEN = 3, 14  # pixels between lines and columns
+SHORTEST = 24  # pixels of a whole bar
 
 
 class PatternBars(QWidget):
-    """A bar a pattern, with its name, count and share."""
+    """A bar a pattern, with its name and count; the rail is all cells."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,39 +37,43 @@ class PatternBars(QWidget):
             self.update()
 
     def sizeHint(self) -> QSize:  # noqa: N802
-        """As wide as the dock, a line a pattern."""
-        return QSize(200, len(self._names) * (self._line + GAP))
+        """As wide as the dock, a line for every two patterns."""
+        lines = -(-len(self._names) // COLUMNS)
+        return QSize(200, lines * (self._line + GAP))
 
     @property
     def _line(self) -> int:
         return self.fontMetrics().height()
 
     def paintEvent(self, event: object) -> None:  # noqa: N802
-        """Paint name, bar and numbers of every pattern."""
+        """Paint name, bar and count of every pattern."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         text = self.palette().color(self.foregroundRole())
         rail = QColor(text.red(), text.green(), text.blue(), 28)
         metrics, line = self.fontMetrics(), self._line
-        names = max((metrics.horizontalAdvance(n) for n in self._names), default=0)
-        names = min(names + 8, self.width() // 3)
-        room = max(20, self.width() - names - NUMBERS)
+        wide = (self.width() - BETWEEN * (COLUMNS - 1)) / COLUMNS
+        most = max(self._counts, default=0)
+        numbers = metrics.horizontalAdvance(f"{most:,}") + 6
+        names = max((metrics.horizontalAdvance(n) for n in self._names), default=0) + 6
+        names = min(names, int(wide - numbers - SHORTEST))
+        room = wide - names - numbers
         total = max(1, sum(self._counts))
-        left, right = Qt.AlignmentFlag.AlignLeft, Qt.AlignmentFlag.AlignRight
+        middle = Qt.AlignmentFlag.AlignVCenter
         for number, (name, count) in enumerate(zip(self._names, self._counts, strict=True)):
-            top = number * (line + GAP)
+            left = (number % COLUMNS) * (wide + BETWEEN)
+            top = (number // COLUMNS) * (line + GAP)
             painter.setPen(text)
-            shown = metrics.elidedText(name, Qt.TextElideMode.ElideRight, names - 6)
-            painter.drawText(QRectF(0, top, names, line), left, shown)
+            shown = metrics.elidedText(name, Qt.TextElideMode.ElideRight, names - 4)
+            painter.drawText(QRectF(left, top, names, line), middle, shown)
+            where = QRectF(left + names + room, top, numbers, line)
+            painter.drawText(where, middle | Qt.AlignmentFlag.AlignRight, f"{count:,}")
             painter.setPen(Qt.PenStyle.NoPen)
-            bar = QRectF(names, top + line / 2 - 4, room, 8)
+            bar = QRectF(left + names, top + line / 2 - 4, room, 8)
             painter.setBrush(rail)
             painter.drawRoundedRect(bar, 2, 2)
             if count:
                 painter.setBrush(QColor(self._colours[number]))
                 bar.setWidth(max(3.0, room * count / total))
                 painter.drawRoundedRect(bar, 2, 2)
-            painter.setPen(text)
-            numbers = f"{count:,} · {100 * count / total:.0f} %"
-            painter.drawText(QRectF(names + room, top, NUMBERS, line), right, numbers)
         painter.end()

@@ -129,6 +129,10 @@ class SubjectSection(QWidget):
         """Add a row of the dock's own."""
         self._rows.addRow(caption(name), widget)
 
+    def show_row(self, widget: QWidget, visible: bool) -> None:
+        """Show or hide a row of the dock's own."""
+        self._rows.setRowVisible(widget, visible)
+
     def set_images(self, choices: Sequence[Choice], current: Any) -> None:
         """Show the images there are; none is a state of its own."""
         fill(self.image, choices or [Choice(None, "no image open")], current)

@@ -13,7 +13,7 @@ from napari_cellpath.widgets.pattern_bars import PatternBars
 from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, quiet
 
 INTENSITIES = (
-    Choice("", "intensity not set"),
+    Choice("", "not set"),
     Choice("positive", "positive", "The specimen was strongly positive."),
     Choice("intermediate", "intermediate", "The specimen was weakly positive."),
 )
@@ -38,7 +38,7 @@ class SpecimenSection(QWidget):
         fill(self.intensity, INTENSITIES, "")
         row = QHBoxLayout()
         row.setSpacing(SPACING)
-        row.addWidget(caption("Specimen"))
+        row.addWidget(caption("Intensity"))
         row.addWidget(self.intensity, 1)
         column.addWidget(self.sentence)
         column.addWidget(self.notes)
