@@ -63,7 +63,8 @@ class CellTable(ObjectTable):
 
     def clipped(self, rows: Rows) -> NDArray[np.int64]:
         """(k, 4) the part of each box that lies on the image."""
-        return np.clip(self.boxes[rows], 0, np.tile(self.shape, 2))
+        boxes = np.stack([self.features[name][rows] for name in BOX_COLUMNS], axis=1)
+        return np.clip(boxes, 0, np.tile(self.shape, 2))
 
     def put_boxes(self, rows: Rows, boxes: NDArray[Any]) -> None:
         """Give cells these boxes (k, 4)."""

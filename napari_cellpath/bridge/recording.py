@@ -93,40 +93,48 @@ class ObjectRecorder:
         elif gesture is Gesture.CORRECTED:
             self.project.label({u: self._labels(r) for u, r in self._rows(uids)})
         else:
-            facts: dict[str, dict[str, Any]] = {}
-            for uid, row in self._rows(uids):
-                if gesture is Gesture.MOVED:
-                    facts[uid] = {"geometry": self._geometry(row)}
-                elif gesture is Gesture.SEEN:
-                    facts[uid] = {"seen": True}
-                elif gesture is Gesture.READ:
-                    facts[uid] = {"readings": self._readings(row) or None}
-                else:
-                    prediction = self._prediction(uid, row)
-                    facts[uid] = {"prediction": prediction.to_facts() if prediction else None}
-            self.project.record(_KINDS[gesture], {"objects": facts})
+            self.project.record(_KINDS[gesture], {"objects": self._facts(gesture, uids)})
+
+    def _facts(self, gesture: Gesture, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What a gesture changes of each object."""
+        rows = self._rows(uids)
+        if gesture is Gesture.SEEN:
+            return {uid: {"seen": True} for uid, _ in rows}
+        if gesture is Gesture.READ:
+            return {uid: {"readings": self._readings(row) or None} for uid, row in rows}
+        places = self._geometries([row for _, row in rows])
+        if gesture is Gesture.MOVED:
+            return {uid: {"geometry": at} for (uid, _), at in zip(rows, places, strict=True)}
+        facts: dict[str, dict[str, Any]] = {}
+        for (uid, row), at in zip(rows, places, strict=True):
+            prediction = self._prediction(uid, row, at)
+            facts[uid] = {"prediction": prediction.to_facts() if prediction else None}
+        return facts
 
     def _rows(self, uids: Sequence[str]) -> list[tuple[str, int]]:
         rows = self.objects.table.rows(uids)
         return [(u, int(r)) for u, r in zip(uids, rows, strict=True)]
 
     def _annotations(self, uids: Sequence[str]) -> list[Annotation]:
-        features = self.objects.table.features
+        features, rows = self.objects.table.features, self._rows(uids)
+        places = self._geometries([row for _, row in rows])
         return [
             Annotation(
-                uid, self.image, self.kind.system, self.kind.shape, self._geometry(row),
-                self._labels(row), id=str(features["id"][row]), seen=bool(features["seen"][row]),
+                uid, self.image, self.kind.system, self.kind.shape, at, self._labels(row),
+                id=str(features["id"][row]), seen=bool(features["seen"][row]),
                 readings=tuple(self._readings(row).items()),
-                prediction=self._prediction(uid, row),
+                prediction=self._prediction(uid, row, at),
             )
-            for uid, row in self._rows(uids)
+            for (uid, row), at in zip(rows, places, strict=True)
         ]  # fmt: skip
 
-    def _geometry(self, row: int) -> tuple[float, ...]:
+    def _geometries(self, rows: Sequence[int]) -> list[tuple[float, ...]]:
+        at = np.array(rows, dtype=np.intp)
         if isinstance(self.objects, CellsLayer):
-            return tuple(float(x) for x in self.objects.table.clipped(np.array([row]))[0])
-        at = self.objects.table.positions[row]
-        return float(at[0]), float(at[1])
+            places = self.objects.table.clipped(at).astype(float)
+        else:
+            places = self.objects.table.positions[at]
+        return [tuple(place) for place in places.tolist()]
 
     def _readings(self, row: int) -> dict[str, str]:
         return readings_of(str(self.objects.table.features["readings"][row]))
@@ -135,7 +143,7 @@ class ObjectRecorder:
         said = str(self.objects.table.features["correction"][row])
         return (said,) if said else ()
 
-    def _prediction(self, uid: str, row: int) -> Prediction | None:
+    def _prediction(self, uid: str, row: int, at: tuple[float, ...]) -> Prediction | None:
         """The last finished call, with the place it was made for."""
         table = self.objects.table
         call = table.calls.get(uid)
@@ -143,9 +151,10 @@ class ObjectRecorder:
             return None
         names = table.scheme.classes
         fits = len(names) == len(call.probabilities)
-        finite = bool(np.isfinite(call.score))
+        score = call.score
+        finite = math.isfinite(score)
         facts: dict[str, Any] = {
-            "label": call.label, "score": call.score if finite else None,
+            "label": call.label, "score": score if finite else None,
             "n_views": call.n_views, "model": call.model, "precision": call.precision,
             "probabilities": tuple(zip(names, call.probabilities, strict=True))
             if fits and finite else (),
@@ -153,12 +162,12 @@ class ObjectRecorder:
         }  # fmt: skip
         if isinstance(call, NucleusCall):
             facts |= {
-                "std": call.std if np.isfinite(call.std) else None, "threshold": call.threshold,
+                "std": call.std if math.isfinite(call.std) else None, "threshold": call.threshold,
                 "at": (call.row, call.col), "calibrated": call.calibrated,
             }  # fmt: skip
         else:
             # The box as it stood when it was asked for; a cell that was moved since has none.
-            facts["at"] = () if table.moved[row] else self._geometry(row)
+            facts["at"] = () if table.moved[row] else at
             if call.calibrated and finite:
                 facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
         return Prediction(**facts)

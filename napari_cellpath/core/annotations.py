@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from napari_cellpath.core.errors import TableError
@@ -208,12 +209,17 @@ def tuplify(value: Any) -> Any:
     return tuple(tuplify(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+@lru_cache
+def _defaults(of: Any) -> tuple[tuple[str, Any], ...]:
+    return tuple((f.name, f.default) for f in fields(of))
+
+
 def _spare(thing: Any) -> dict[str, Any]:
     kept = {}
-    for f in fields(thing):
-        value = getattr(thing, f.name)
-        if f.name in ("image", "label", "score") or value != f.default:
-            kept[f.name] = value
+    for name, default in _defaults(type(thing)):
+        value = getattr(thing, name)
+        if name in ("image", "label", "score") or value != default:
+            kept[name] = value
     return kept
 
 
