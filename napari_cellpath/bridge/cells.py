@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge import appearance
 from napari_cellpath.bridge.columns import Call, Kept, ObjectTable, Rows, Scheme
-from napari_cellpath.bridge.kinds import BOX_COLUMNS, CELLS, P_COLUMN
+from napari_cellpath.bridge.kinds import CELLS, P_COLUMN
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.core.pattern_table import BOX_COLUMNS
 from napari_cellpath.core.requests import CellBox
 from napari_cellpath.core.results import PatternCall
 
@@ -65,6 +66,11 @@ class CellTable(ObjectTable):
         """(k, 4) the part of each box that lies on the image."""
         boxes = np.stack([self.features[name][rows] for name in BOX_COLUMNS], axis=1)
         return np.clip(boxes, 0, np.tile(self.shape, 2))
+
+    def boxes_as_kept(self, row: int) -> list[int]:
+        """row0, col0, row1, col1 of one row, on the image."""
+        box: list[int] = self.clipped(np.array([row]))[0].tolist()
+        return box
 
     def put_boxes(self, rows: Rows, boxes: NDArray[Any]) -> None:
         """Give cells these boxes (k, 4)."""

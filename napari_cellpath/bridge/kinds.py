@@ -11,9 +11,9 @@ from napari.layers import Image, Layer, Points
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS, create_points_layer, facts_of
 from napari_cellpath.core.annotations import Shape
+from napari_cellpath.core.pattern_table import BOX_COLUMNS
 from napari_cellpath.core.vocabulary import Role, System
 
-BOX_COLUMNS = ("row0", "col0", "row1", "col1")
 P_COLUMN = "p_"
 """Before the name of a class: the probability of that class."""
 

@@ -159,7 +159,8 @@ class ObjectReview:
         columns = table.features
         return ItemFacts(
             uid=table.uids, call=columns["call"], label=columns["correction"],
-            score=columns["score"], std=columns["std"], margin=table.clearness(),
+            score=columns["score"], std=columns.get("std", np.full(len(table), np.nan)),
+            margin=table.clearness(),
             doubtful=table.doubtful & ~columns["stale"], stale=columns["stale"] | table.outside,
             seen=columns["seen"], flagged=table.unlike | table.unassessable,
             group=np.full(len(table), self.group, dtype=object),

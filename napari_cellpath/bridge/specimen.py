@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.core.results import PatternCall
 from napari_cellpath.core.specimen import judged_of, read_specimen
@@ -15,7 +17,7 @@ def reading_of(
 ) -> Callable[[], dict[str, Any]]:
     """What gives the roll-up of these layers' cells, as they are now; it may run on any thread.
 
-    A person's word goes before the model's. Stale patterns and cells off the image do not count.
+    A person's word goes before the model's, and counts as certain. Stale patterns and cells off the image do not count.
     See `napari_cellpath.core.specimen.read_specimen` for the result.
     """
     calls: list[PatternCall] = []
@@ -36,6 +38,9 @@ def reading_of(
 
     def read() -> dict[str, Any]:
         labels, probabilities, calibrated = judged_of(calls, len(classes))
+        for row, word in enumerate(said):
+            if word in classes:
+                probabilities[row] = np.equal(classes, word)
         standing = [word or label for word, label in zip(said, labels, strict=True)]
         return read_specimen(
             standing, probabilities, classes, intensity=intensity or None, calibrated=calibrated

@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from functools import lru_cache
 from typing import Any
 
 from napari_cellpath.core.errors import TableError
@@ -209,14 +208,12 @@ def tuplify(value: Any) -> Any:
     return tuple(tuplify(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-@lru_cache
-def _defaults(of: Any) -> tuple[tuple[str, Any], ...]:
-    return tuple((f.name, f.default) for f in fields(of))
+_DEFAULTS = {of: tuple((f.name, f.default) for f in fields(of)) for of in (Annotation, Prediction)}
 
 
 def _spare(thing: Any) -> dict[str, Any]:
     kept = {}
-    for name, default in _defaults(type(thing)):
+    for name, default in _DEFAULTS[type(thing)]:
         value = getattr(thing, name)
         if name in ("image", "label", "score") or value != default:
             kept[name] = value

@@ -13,13 +13,14 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cellpath.backend.job import Backend
-from napari_cellpath.bridge import conventions, regions
+from napari_cellpath.bridge import cell_export, conventions, regions
 from napari_cellpath.bridge.cell_sources import cells_of_layer, layers_with_cells
 from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.kinds import CELLS
 from napari_cellpath.bridge.masks import Masks, create_masks_layer, masks_layer_of
 from napari_cellpath.bridge.placing import Before, Placed, place_found, place_given
 from napari_cellpath.bridge.specimen import reading_of
+from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import CELL_UM, FindCellsRequest
 from napari_cellpath.core.results import FoundCell
 from napari_cellpath.core.vocabulary import Role
@@ -169,6 +170,36 @@ class CellSession(ObjectSession):
     def specimen_reader(self) -> Callable[[], dict[str, Any]]:
         """What gives the specimen's roll-up; see `napari_cellpath.bridge.specimen.reading_of`."""
         return reading_of(self.specimen_layers(), self.intensity)
+
+    # Out.
+
+    def export_csv(self, path: str) -> int:
+        """Write the current cells and their specimen's reading; returns how many cells.
+
+        Raises
+        ------
+        CellpathError
+            Nothing to write, or it cannot be written.
+        """
+        if self.cells is None:
+            raise CellpathError("There are no cells of an open image to export; find some first.")
+        model = "" if self.method.entry is None else self.method.entry.label
+        reading = {"model": model, "specimen": self.specimen_name() or None}
+        reading |= self.specimen_reader()()
+        return cell_export.export_cells(path, self.cells, self.image_name(), reading)
+
+    def command(self, boxes: str, out: str) -> str:
+        """The command line that classifies these cells with these settings.
+
+        Raises
+        ------
+        CellpathError
+            No image, no model, or an image that only exists in memory.
+        """
+        request = self.method.request(self.read_source().image, ())
+        return cell_export.cells_command(
+            request, boxes, out, model=self.method.name_for_command, intensity=self.intensity
+        )
 
     # Finding and classifying.
 

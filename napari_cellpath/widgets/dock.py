@@ -47,6 +47,9 @@ class ObjectDock(QWidget):
         Of its table.
     """
 
+    answers = "scores"
+    """What is added to the name of a file that holds answers."""
+
     def __init__(
         self,
         session: ObjectSession,
@@ -169,7 +172,9 @@ class ObjectDock(QWidget):
         CellpathError
             There is none.
         """
-        raise NotImplementedError
+        file = Path(exported)
+        out = file.with_name(f"{file.stem}-{self.answers}.csv")
+        return self.session.command(exported, str(out))
 
     def copy_command(self) -> None:
         """Put the equivalent command line on the clipboard."""
@@ -182,7 +187,7 @@ class ObjectDock(QWidget):
         clipboard = QGuiApplication.clipboard()
         if clipboard is not None:
             clipboard.setText(command)
-        if self._exported_to or exported not in command:
+        if self._exported_to:
             self._tell("info", "Command copied.")
         else:
             self._tell("info", f"Command copied; export the CSV to {exported} before running it.")

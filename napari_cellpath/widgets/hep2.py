@@ -67,6 +67,7 @@ class Hep2Dock(ObjectDock):
     """
 
     session: CellSession
+    answers = "patterns"
 
     def __init__(
         self,

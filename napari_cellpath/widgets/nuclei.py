@@ -164,11 +164,6 @@ class NucleiDock(ObjectDock):
         else:
             self._offer(layers, self.session.add_from, self.from_labels)
 
-    def command(self, exported: str) -> str:
-        """The command line that scores the exported nuclei with these settings."""
-        scores = str(Path(exported).with_name(f"{Path(exported).stem}-scores.csv"))
-        return self.session.command(exported, scores)
-
     # The session's news.
 
     def show_subject(self) -> None:

@@ -76,9 +76,7 @@ class NucleiSession(ObjectSession):
             raise CellpathError(
                 "There are no nuclei of an open image to export; click some, or open their image."
             )
-        source, image = self.source, self.nuclei.image
-        name = export.image_name(source.image) if source else export.layer_name(image)
-        return export.export_csv(path, self.nuclei, name)
+        return export.export_csv(path, self.nuclei, self.image_name())
 
     def command(self, points: str, out: str) -> str:
         """The command line that scores these nuclei with these settings.
@@ -88,14 +86,7 @@ class NucleiSession(ObjectSession):
         CellpathError
             No image, no model, or an image that only exists in memory.
         """
-        if self.image is None or self.method.entry is None:
-            raise CellpathError("Open an image and choose a model first.")
-        source = self.inquiry.source(self.image)
-        if source is None and self.inquiry.refusal(self.image):
-            raise CellpathError(self.inquiry.refusal(self.image))
-        if source is None:
-            raise CellpathError(f"'{self.image.name}' is still being read; try again in a moment.")
-        request = self.method.request(source.image, ())
+        request = self.method.request(self.read_source().image, ())
         return export.command_line(request, points, out, model=self.method.name_for_command)
 
     def put_map(self, layer: Image) -> None:

@@ -78,7 +78,7 @@ def test_answer_fills_pattern_probabilities_and_margin(cells):
 
 
 def test_clicked_cell_inherits_nothing_and_gets_a_box(cells):
-    """A click beside a classified, corrected cell is blank, with a square of the side that is set."""
+    """A click beside a classified, corrected cell is blank, with a square of the side set."""
     (uid,) = cells.add_boxes(BOXES[:1], score=False)
     cells.write([call(uid, "Golgi")], SETTINGS)
     cells.correct([uid], "NuMem")
@@ -139,7 +139,9 @@ def test_faces_show_the_pattern(cells):
     """Each point has its pattern's colour; without a pattern it is gray."""
     a, _, _ = cells.add_boxes(BOXES, score=False)
     cells.write([call(a, "Nucleolar")], SETTINGS)
-    colours = ["#" + "".join(f"{round(255 * v):02x}" for v in c[:3]) for c in cells.layer.face_color]
+    colours = [
+        "#" + "".join(f"{round(255 * v):02x}" for v in c[:3]) for c in cells.layer.face_color
+    ]
     assert colours[:2] == [CLASS_COLOURS[PATTERNS.index("Nucleolar")], PENDING_COLOUR]
 
 
@@ -244,7 +246,7 @@ def test_cells_of_labels_at_another_scale_come_without_masks(image):
 
 
 def test_cells_of_rectangles_and_points(image):
-    """Rectangles are boxes on pixel edges; points get squares; what is off the image is left out."""
+    """Rectangles are boxes on pixel edges; points get squares; what is off the image is not."""
     corners = np.array([[9.5, 19.5], [9.5, 49.5], [29.5, 49.5], [29.5, 19.5]])
     shapes = Shapes([corners], shape_type="rectangle", scale=image.scale)
     assert cells_of_layer(shapes, image, 20).boxes.tolist() == [[10, 20, 30, 50]]
@@ -268,7 +270,10 @@ def test_layers_that_mark_nothing_are_refused(layer, sentence, image):
 
 def test_our_own_layers_are_no_sources(image):
     """The cells and masks layers do not offer themselves."""
-    own = [create_layer(CELLS, image), create_masks_layer(image, np.zeros((200, 300), np.int32), [])]
+    own = [
+        create_layer(CELLS, image),
+        create_masks_layer(image, np.zeros((200, 300), np.int32), []),
+    ]
     theirs = Labels(np.zeros((5, 5), int))
     assert layers_with_cells([image, *own, theirs]) == [theirs]
 
