@@ -17,7 +17,8 @@ def reading_of(
 ) -> Callable[[], dict[str, Any]]:
     """What gives the roll-up of these layers' cells, as they are now; it may run on any thread.
 
-    A person's word goes before the model's, and counts as certain. Stale patterns and cells off the image do not count.
+    A person's word goes before the model's, and counts as certain. Stale patterns and cells off
+    the image do not count.
     See `napari_cellpath.core.specimen.read_specimen` for the result.
     """
     calls: list[PatternCall] = []
