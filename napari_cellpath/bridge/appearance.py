@@ -1,14 +1,16 @@
-"""How a nucleus looks, from the facts about it.
+"""How an object looks, from the facts about it.
 
-Face: the score on one sequential, colour-blind safe map; gray without an answer, grayish when
-stale. Shape: a ring in the review band, a cross off the image, a diamond where the cell is unlike
-those the model was trained on, else a disc. Border: dark, or
-the colour of the class a person gave it. So colour says *how abnormal*, shape says *look here*
-and the border says *somebody decided*, and none of the three needs another to be read.
+Face: the score on one sequential, colour-blind safe map, or, of a pattern, the colour of its
+class; gray without an answer, grayish when stale. Shape: a ring in the review band, a cross off
+the image, a diamond where the cell is unlike those the model was trained on, else a disc. Border:
+dark, or the colour of the class a person gave it. So colour says *how abnormal* or *which
+pattern*, shape says *look here* and the border says *somebody decided*, and none of the three
+needs another to be read.
 """
 
 from __future__ import annotations
 
+import operator
 from functools import lru_cache
 from typing import Any
 
@@ -16,7 +18,7 @@ import numpy as np
 from napari.layers import Points
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import NucleusTable, Rows
+from napari_cellpath.bridge.columns import ObjectTable, Rows, Scheme
 from napari_cellpath.bridge.conventions import PENDING_COLOUR
 from napari_cellpath.core.vocabulary import SCORE_COLOURS
 
@@ -56,16 +58,32 @@ def score_colours(scores: NDArray[np.float64], threshold: float = 0.5) -> NDArra
     return colours
 
 
-def faces(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
-    """Face colours (k, 4) of rows."""
+def score_faces(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
+    """Face colours (k, 4) of rows, by score."""
     scores = np.where(table.outside[rows], np.nan, table.features["score"][rows])
-    colours = score_colours(scores, table.scheme.threshold)
+    return _paled(table, rows, score_colours(scores, table.scheme.threshold))
+
+
+def class_faces(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
+    """Face colours (k, 4) of rows, by the class called."""
+    codes = np.where(table.outside[rows], -1, table.call_code[rows])
+    return _paled(table, rows, class_palette(table.scheme)[codes])
+
+
+def class_palette(scheme: Scheme) -> NDArray[np.float64]:
+    """Colours (classes + 1, 4); the last, at -1, is that of no class."""
+    return np.stack([*(rgba(colour) for colour in scheme.colours), _PENDING])
+
+
+def _paled(
+    table: ObjectTable, rows: Rows, colours: NDArray[np.float64]
+) -> NDArray[np.float64]:  # fmt: skip
     stale = table.features["stale"][rows]
     colours[stale] = (1 - STALE_GRAY) * colours[stale] + STALE_GRAY * _PENDING
     return colours
 
 
-def borders(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
+def borders(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
     """Border colours (k, 4) of rows: the corrected class' colour, else dark.
 
     White stands for a correction to a class that the current model does not have.
@@ -76,17 +94,17 @@ def borders(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
     return colours
 
 
-def border_widths(table: NucleusTable, rows: Rows) -> NDArray[np.float64]:
+def border_widths(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
     """Border widths (k,) relative to the size: a correction has to be seen at a glance."""
     return np.where(_decided(table, rows), 0.35, PLAIN_WIDTH)
 
 
-def _decided(table: NucleusTable, rows: Rows) -> NDArray[np.bool_]:
+def _decided(table: ObjectTable, rows: Rows) -> NDArray[np.bool_]:
     decided: NDArray[np.bool_] = table.features["correction"][rows] != ""
     return decided
 
 
-def shapes(table: NucleusTable, rows: Rows) -> NDArray[np.intp]:
+def shapes(table: ObjectTable, rows: Rows) -> NDArray[np.intp]:
     """Shape codes (k,): `DISC`, `RING`, `CROSS`, or `DIAMOND` for what is unlike the training."""
     doubtful = table.doubtful[rows] & ~table.features["stale"][rows]
     broken = table.outside[rows] | table.unassessable[rows]
@@ -100,8 +118,15 @@ def symbols() -> NDArray[Any]:
     return np.asarray(Points(np.zeros((len(_NAMES), 2)), symbol=list(_NAMES)).symbol)
 
 
-def paint(layer: Points, table: NucleusTable, rows: Rows) -> bool:
+def paint(
+    layer: Points,
+    table: ObjectTable,
+    rows: Rows,
+    faces: NDArray[np.float64],
+) -> bool:
     """Bring rows of a layer up to date in place; returns whether anything looks different.
+
+    ``faces`` are the face colours (k, 4) of the rows.
 
     A layer that the user coloured by a feature of their own choice keeps its colours.
     Nothing is redrawn here: the caller announces the change once.
@@ -110,7 +135,7 @@ def paint(layer: Points, table: NucleusTable, rows: Rows) -> bool:
         return False
     changed = False
     if layer.face_color_mode == "direct":
-        changed |= _assign(layer.face_color, rows, faces(table, rows))
+        changed |= _assign(layer.face_color, rows, faces)
     if layer.border_color_mode == "direct":
         changed |= _assign(layer.border_color, rows, borders(table, rows))
         changed |= _assign(layer.border_width, rows, border_widths(table, rows))
@@ -119,7 +144,11 @@ def paint(layer: Points, table: NucleusTable, rows: Rows) -> bool:
 
 
 def _assign(column: NDArray[Any], rows: Rows, values: NDArray[Any]) -> bool:
-    if np.array_equal(column[rows], values):
+    if column.dtype == object:  # symbols: each is one object, and comparing them by value is slow
+        same = all(map(operator.is_, column[rows], values))
+    else:
+        same = np.array_equal(column[rows], values)
+    if same:
         return False
     column[rows] = values
     return True

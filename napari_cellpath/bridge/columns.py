@@ -1,13 +1,13 @@
-"""One table of facts about nuclei, kept as NumPy columns beside napari's feature table.
+"""One table of facts about objects, kept as NumPy columns beside napari's feature table.
 
 napari's table is a view of this one, written where rows changed. Keeping our own columns means
-that an answer for one nucleus among 100,000 touches one row, that nothing is lost when another
+that an answer for one object among 100,000 touches one row, that nothing is lost when another
 plugin replaces the features, and that counts are NumPy sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS
 from napari_cellpath.core.requests import new_uid
-from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.core.results import NucleusCall, PatternCall
 from napari_cellpath.core.vocabulary import UNLIKE_FLAGS
 
 Rows = NDArray[np.intp]
+Call = NucleusCall | PatternCall
 _FLAGS = ("pending", "moved", "outside", "final", "unlike")
 
 
@@ -41,7 +42,7 @@ class Scheme:
     band: float = 0.1
     settings: tuple[Any, ...] = ()
 
-    def label(self, call: NucleusCall) -> str:
+    def label(self, call: Call) -> str:
         """The class a call amounts to: two classes by this threshold, more by the network's.
 
         Empty where there is no answer.
@@ -53,9 +54,10 @@ class Scheme:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a journal holds of one nucleus: place, name, a person's word, the last call.
+    """What a journal holds of one object: place, name, a person's word, the last call.
 
-    ``readings`` is the text of the feature table's column.
+    ``readings`` is the text of the feature table's column; ``moved`` says that the call is of
+    another place. ``box`` is (row0, col0, row1, col1) where the objects have boxes.
     """
 
     uid: str
@@ -63,21 +65,25 @@ class Kept:
     id: str = ""
     correction: str = ""
     seen: bool = False
-    call: NucleusCall | None = None
+    call: Call | None = None
     readings: str = ""
+    moved: bool = False
+    box: tuple[int, int, int, int] | None = None
 
 
-class NucleusTable:
-    """Facts about n nuclei by row, and rows by uid.
+class ObjectTable:
+    """Facts about n objects by row, and rows by uid.
+
+    What the numbers of a call are, its subclasses know.
 
     Attributes
     ----------
     features
-        The columns of `FEATURE_COLUMNS`, name -> (n,) array.
+        The `columns`, name -> (n,) array.
     positions
         (n, 2) level-0 (row, col) as last seen.
     calls
-        Latest `NucleusCall` by uid.
+        Latest call by uid.
     pending, moved, outside, final, unlike
         (n,) flags: asked for and unanswered; moved since the call; not on the image; the call is
         that of all views that were asked for; the cell is unlike those the model learned from.
@@ -85,13 +91,14 @@ class NucleusTable:
         (n,) index into the scheme's classes, -1 for none or a class of another model.
     """
 
-    def __init__(self, scheme: Scheme) -> None:
+    def __init__(self, scheme: Scheme, columns: Mapping[str, Any] = FEATURE_COLUMNS) -> None:
         self.scheme = scheme
-        self.features: dict[str, NDArray[Any]] = _blank(0)
+        self.columns = dict(columns)
+        self.features: dict[str, NDArray[Any]] = self.blank(0)
         self.positions = np.zeros((0, 2))
-        self.calls: dict[str, NucleusCall] = {}
+        self.calls: dict[str, Call] = {}
         self._settings: dict[str, tuple[Any, ...] | None] = {}
-        self._replaced: dict[str, tuple[NucleusCall, tuple[Any, ...] | None]] = {}
+        self._replaced: dict[str, tuple[Call, tuple[Any, ...] | None]] = {}
         for name in _FLAGS:
             setattr(self, name, np.zeros(0, dtype=bool))
         self.pending: NDArray[np.bool_]
@@ -126,14 +133,47 @@ class NucleusTable:
 
     @property
     def doubtful(self) -> NDArray[np.bool_]:
-        """(n,) whether the score lies in the review band and nobody has decided yet."""
-        near = np.abs(self.features["score"] - self.scheme.threshold) <= self.scheme.band + 1e-12
+        """(n,) whether the call lies in the review band and nobody has decided yet."""
+        near = self.margins <= self.scheme.band + 1e-12
         return near & (self.features["correction"] == "")
+
+    @property
+    def margins(self) -> NDArray[np.float64]:
+        """(n,) how clear each call is, 0 a toss-up; NaN where there is none."""
+        raise NotImplementedError
+
+    def clearness(self) -> NDArray[np.float64]:
+        """(n,) margins as a review sorts by."""
+        return self.margins
+
+    @property
+    def urgency(self) -> NDArray[np.float64]:
+        """(n,) what is to be looked at first has the smallest."""
+        raise NotImplementedError
+
+    def take_numbers(self, rows: Sequence[int], calls: Sequence[Any]) -> None:
+        """Write what only calls of this kind say into the columns."""
+        raise NotImplementedError
+
+    def call_from_columns(self, row: int) -> Call:
+        """The call that stands in the columns, as far as they tell."""
+        raise NotImplementedError
+
+    def blank(self, count: int) -> dict[str, NDArray[Any]]:
+        """Columns of ``count`` objects nothing is known of."""
+        return {
+            name: np.full(count, blank, dtype=object if isinstance(blank, str) else type(blank))
+            for name, blank in self.columns.items()
+        }
 
     def rows(self, uids: Iterable[str]) -> Rows:
         """Rows of those uids that exist, in the order given."""
         found = (self._row_of.get(uid) for uid in uids)
         return np.array([row for row in found if row is not None], dtype=np.intp)
+
+    def places(self, uids: Iterable[str]) -> Rows:
+        """Row of each uid, -1 where it is not here."""
+        return np.array([self._row_of.get(uid, -1) for uid in uids], dtype=np.intp)
 
     def append(
         self,
@@ -141,9 +181,9 @@ class NucleusTable:
         ids: Sequence[str] | None = None,
         uids: Sequence[str] | None = None,
     ) -> Rows:
-        """Add nuclei nothing is known of, with fresh uids unless given; returns their rows."""
+        """Add objects nothing is known of, with fresh uids unless given; returns their rows."""
         start, count = len(self), len(positions)
-        new = _blank(count)
+        new = self.blank(count)
         new["uid"][:] = list(uids) if uids is not None else [new_uid() for _ in range(count)]
         if ids is not None:
             new["id"][:] = list(ids)
@@ -154,10 +194,10 @@ class NucleusTable:
         """Take over a layer that already carries our columns (duplicated, or reopened).
 
         A uid that another layer owns, or that stands twice, is replaced: results are written by
-        uid and must reach one nucleus.
+        uid and must reach one object.
         """
-        new = _blank(len(positions))
-        for name in FEATURE_COLUMNS:
+        new = self.blank(len(positions))
+        for name in self.columns:
             if name in frame:
                 new[name][:] = _as_column(frame[name].to_numpy(), new[name])
         seen = set(taken)
@@ -167,17 +207,8 @@ class NucleusTable:
             seen.add(new["uid"][row])
         self._extend(new, positions)
         for row in np.flatnonzero(self.has_call).tolist():
-            uid, score = str(self.uids[row]), float(self.features["score"][row])
-            self.calls[uid] = NucleusCall(
-                uid=uid, row=float(positions[row, 0]), col=float(positions[row, 1]),
-                score=score, std=float(self.features["std"][row]),
-                n_views=int(self.features["n_views"][row]),
-                label=str(self.features["call"][row]),
-                probabilities=(1.0 - score, score), threshold=self.scheme.threshold,
-                model=str(self.features["model"][row]),
-                precision=str(self.features["precision"][row]),
-                flags=tuple(str(self.features["flags"][row]).split()),
-            )  # fmt: skip
+            uid = str(self.uids[row])
+            self.calls[uid] = self.call_from_columns(row)
             self._settings[uid] = None
         self.final[:] = self.has_call
         self.unlike[:] = [not UNLIKE_FLAGS.isdisjoint(f.split()) for f in self.features["flags"]]
@@ -203,9 +234,9 @@ class NucleusTable:
             setattr(self, name, getattr(self, name)[order])
         self._row_of = {str(uid): row for row, uid in enumerate(self.uids)}
 
-    def write(self, calls: Sequence[NucleusCall], settings: tuple[Any, ...]) -> Rows:
+    def write(self, calls: Sequence[Call], settings: tuple[Any, ...]) -> Rows:
         """Take in answers by uid; unknown uids are dropped, corrections are never touched."""
-        rows: dict[int, NucleusCall] = {}
+        rows: dict[int, Call] = {}
         for call in calls:
             row = self._row_of.get(call.uid)
             if row is not None:
@@ -216,9 +247,9 @@ class NucleusTable:
             elif self.final[row] and not self.moved[row]:
                 # A first estimate must not cost a finished score if the rest never comes.
                 self._replaced[call.uid] = self.calls[call.uid], self._settings[call.uid]
-            self._set_call(row, call, settings)
             self.pending[row] = not call.final
             self.moved[row] = False
+        self._set_calls(rows, settings)
         changed = np.array(sorted(rows), dtype=np.intp)
         self._read(changed)
         return changed
@@ -238,21 +269,26 @@ class NucleusTable:
         self._read(rows)
         return rows
 
-    def _set_call(self, row: int, call: NucleusCall, settings: tuple[Any, ...] | None) -> None:
-        columns = self.features
-        self.calls[call.uid] = call
-        self._settings[call.uid] = settings
-        columns["score"][row] = call.score
-        columns["std"][row] = call.std
-        columns["n_views"][row] = call.n_views
-        columns["model"][row] = call.model
-        columns["precision"][row] = call.precision
-        columns["flags"][row] = " ".join(call.flags)
-        self.unlike[row] = not UNLIKE_FLAGS.isdisjoint(call.flags)
-        self.final[row] = call.final
+    def _set_call(self, row: int, call: Call, settings: tuple[Any, ...] | None) -> None:
+        self._set_calls({row: call}, settings)
+
+    def _set_calls(self, calls: Mapping[int, Call], settings: tuple[Any, ...] | None) -> None:
+        # Column by column: 250 answers at a time must not hold up the canvas.
+        rows, given, columns = list(calls), list(calls.values()), self.features
+        for call in given:
+            self.calls[call.uid] = call
+            self._settings[call.uid] = settings
+        columns["score"][rows] = [call.score for call in given]
+        columns["n_views"][rows] = [call.n_views for call in given]
+        columns["model"][rows] = [call.model for call in given]
+        columns["precision"][rows] = [call.precision for call in given]
+        columns["flags"][rows] = [" ".join(call.flags) for call in given]
+        self.unlike[rows] = [not UNLIKE_FLAGS.isdisjoint(call.flags) for call in given]
+        self.final[rows] = [call.final for call in given]
+        self.take_numbers(rows, given)
 
     def move(self, rows: Rows, positions: NDArray[np.float64]) -> None:
-        """Nuclei are somewhere else now: their calls are of another place."""
+        """Objects are somewhere else now: their calls are of another place."""
         self.positions[rows] = positions
         self.moved[rows] = self.has_call[rows]
         for uid in self.uids[rows]:
@@ -265,22 +301,21 @@ class NucleusTable:
         self._read(rows)
 
     def restore(self, kept: Sequence[Kept]) -> Rows:
-        """Set everything but the place of nuclei that are there; returns their rows.
+        """Set everything but the place of objects that are there; returns their rows.
 
         A call made for another place is there, and stale.
         """
         rows = self.rows(k.uid for k in kept)
-        for row, nucleus in zip(rows, (k for k in kept if k.uid in self), strict=True):
-            self.features["id"][row] = nucleus.id
-            self.features["correction"][row] = nucleus.correction
-            self.features["seen"][row] = nucleus.seen
-            self.features["readings"][row] = nucleus.readings
+        for row, thing in zip(rows, (k for k in kept if k.uid in self), strict=True):
+            self.features["id"][row] = thing.id
+            self.features["correction"][row] = thing.correction
+            self.features["seen"][row] = thing.seen
+            self.features["readings"][row] = thing.readings
             self.pending[row] = False
-            self._replaced.pop(nucleus.uid, None)
-            if nucleus.call is not None:
-                self._set_call(row, nucleus.call, None)
-                place = (nucleus.call.row, nucleus.call.col)
-                self.moved[row] = place != tuple(self.positions[row])
+            self._replaced.pop(thing.uid, None)
+            if thing.call is not None:
+                self._set_call(row, thing.call, None)
+                self.moved[row] = thing.moved
         self._read(rows)
         return rows
 
@@ -299,7 +334,7 @@ class NucleusTable:
         """Bring ``stale`` up to date after rows moved, left the image or are asked for."""
         self._read(rows)
 
-    def call_of(self, uid: str) -> NucleusCall | None:
+    def call_of(self, uid: str) -> Call | None:
         """The call as read now: label and threshold are the current ones, unless stale."""
         call = self.calls.get(uid)
         if call is None:
@@ -307,7 +342,10 @@ class NucleusTable:
         row = self._row_of[uid]
         if not self._comparable(uid):
             return call
-        return replace(call, label=str(self.features["call"][row]), threshold=self.scheme.threshold)
+        label = str(self.features["call"][row])
+        if isinstance(call, NucleusCall):
+            return replace(call, label=label, threshold=self.scheme.threshold)
+        return replace(call, label=label)
 
     def _comparable(self, uid: str) -> bool:
         settings = self._settings.get(uid)
@@ -333,10 +371,14 @@ class NucleusTable:
             self.correction_code[row] = codes.get(self.features["correction"][row], -1)
 
     def _read_many(self, rows: Rows, codes: dict[str, int]) -> None:
-        # The same in a few passes: a slider dragged over 100,000 nuclei must not lag.
+        # The same in a few passes: a slider dragged over 100,000 objects must not lag.
         uids, scheme = self.uids[rows], self.scheme
         answers = [self.calls.get(uid) for uid in uids]
         have = np.array([answer is not None for answer in answers], dtype=bool)
+        said = self.features["correction"][rows]
+        self.correction_code[rows] = [codes.get(x, -1) if x else -1 for x in said]
+        if not have.any():
+            return
         same = np.array(
             [
                 answer is not None and self._comparable(uid)
@@ -355,11 +397,10 @@ class NucleusTable:
         stopped = ~(self.final[rows] | self.pending[rows])
         self.features["stale"][rows] = have & (self.moved[rows] | ~same | stopped)
         self.call_code[rows] = [codes.get(label, -1) for label in labels]
-        self.correction_code[rows] = [codes.get(x, -1) for x in self.features["correction"][rows]]
 
     def _extend(self, new: dict[str, NDArray[Any]], positions: NDArray[np.float64]) -> None:
         start, count = len(self), len(positions)
-        self.features = {n: np.concatenate((self.features[n], new[n])) for n in FEATURE_COLUMNS}
+        self.features = {n: np.concatenate((self.features[n], new[n])) for n in self.columns}
         self.positions = np.concatenate((self.positions, positions))
         for name in _FLAGS:
             setattr(self, name, np.concatenate((getattr(self, name), np.zeros(count, dtype=bool))))
@@ -368,13 +409,6 @@ class NucleusTable:
         self.correction_code = np.concatenate((self.correction_code, codes))
         for offset, uid in enumerate(new["uid"]):
             self._row_of[str(uid)] = start + offset
-
-
-def _blank(count: int) -> dict[str, NDArray[Any]]:
-    return {
-        name: np.full(count, blank, dtype=object if isinstance(blank, str) else type(blank))
-        for name, blank in FEATURE_COLUMNS.items()
-    }
 
 
 def _as_column(values: NDArray[Any], like: NDArray[Any]) -> NDArray[Any]:

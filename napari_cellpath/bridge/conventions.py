@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Image, Labels, Layer, Points, Shapes
+from napari.layers import Image, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import CellpathError
@@ -76,11 +76,6 @@ def set_facts(layer: Layer, **facts: Any) -> None:
     layer.metadata[METADATA_KEY] = {**facts_of(layer), **facts}
 
 
-def is_nuclei_layer(layer: Layer) -> bool:
-    """Whether a layer is one of our nuclei layers, whatever it is called."""
-    return isinstance(layer, Points) and facts_of(layer).get("role") == Role.NUCLEI
-
-
 def is_analysable(layer: Layer) -> bool:
     """Whether a layer is an image of the user's, not a map of ours."""
     return type(layer) is Image and facts_of(layer).get("role") is None
@@ -100,16 +95,16 @@ def link_of(image: Image) -> str:
     return str(link)
 
 
-def image_of(points: Points, layers: Iterable[Layer]) -> Image | None:
-    """The image layer that a nuclei layer belongs to, or None if it is no longer there."""
+def image_of(points: Layer, layers: Iterable[Layer]) -> Image | None:
+    """The image layer that one of our layers belongs to, or None if it is no longer there."""
     link = facts_of(points).get("image_link")
     if not link:
         return None
     return next((x for x in image_layers(layers) if facts_of(x).get("link") == link), None)
 
 
-def reunite(points: Points, layers: Iterable[Layer]) -> Image | None:
-    """Link a nuclei layer whose image was closed to the same file opened again; None if it is not.
+def reunite(points: Layer, layers: Iterable[Layer]) -> Image | None:
+    """Link a layer of ours whose image was closed to the same file opened again, else None.
 
     Only a file can be known again: another image in memory may have other pixels.
     """
@@ -123,16 +118,15 @@ def reunite(points: Points, layers: Iterable[Layer]) -> Image | None:
     return None
 
 
-def nuclei_layers_of(image: Image, layers: Iterable[Layer]) -> list[Points]:
-    """All nuclei layers of an image, in the viewer's order."""
+def layers_of(image: Image, role: Role, layers: Iterable[Layer]) -> list[Any]:
+    """All our layers of an image that have a role, in the viewer's order."""
     link = facts_of(image).get("link")
     if not link:
         return []
     return [
-        x
-        for x in layers
-        if isinstance(x, Points) and is_nuclei_layer(x) and facts_of(x).get("image_link") == link
-    ]
+        x for x in layers
+        if facts_of(x).get("role") == role and facts_of(x).get("image_link") == link
+    ]  # fmt: skip
 
 
 def image_shape(image: Image) -> tuple[int, int]:
@@ -152,28 +146,53 @@ def image_shape(image: Image) -> tuple[int, int]:
     return int(data.shape[0]), int(data.shape[1])
 
 
-def blank_features(count: int) -> pd.DataFrame:
-    """Our feature table for ``count`` nuclei nothing is known of, uids included."""
+def blank_features(count: int, like: Mapping[str, Any] = FEATURE_COLUMNS) -> pd.DataFrame:
+    """Our feature table for ``count`` objects nothing is known of, uids included."""
     columns: dict[str, NDArray[Any]] = {}
-    for name, blank in FEATURE_COLUMNS.items():
+    for name, blank in like.items():
         dtype: Any = object if isinstance(blank, str) else type(blank)
         columns[name] = np.full(count, blank, dtype=dtype)
     return pd.DataFrame({k: pd.Series(v, dtype=v.dtype) for k, v in columns.items()})
 
 
-def point_size(image: Image, mpp: float | None) -> float:
-    """Diameter of a nucleus' point in image pixels: it marks the nucleus, it must not hide it.
+def point_size(image: Image, mpp: float | None, um: float = 4.0) -> float:
+    """Diameter of an object's point in image pixels: it marks the object, it must not hide it.
 
-    4 um where the scale is known (a squamous nucleus measures 6 to 15), else a fortieth of
+    ``um`` where the scale is known (a squamous nucleus measures 6 to 15), else a fortieth of
     the image's shorter side within 6 to 40 pixels.
     """
     if mpp is not None:
-        return float(np.clip(4.0 / mpp, 3.0, 80.0))
+        return float(np.clip(um / mpp, 3.0, 80.0))
     return float(np.clip(min(image_shape(image)) / 40.0, 6.0, 40.0))
 
 
-def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
-    """Empty nuclei layer for an image, not yet in a viewer; its data are the image's pixels.
+def image_facts(image: Image, role: Role, **more: Any) -> dict[str, Any]:
+    """Metadata of a layer of ours over an image."""
+    facts = {
+        "role": str(role),
+        "image_link": link_of(image),
+        "image": image.name,
+        "path": str(image.source.path or ""),
+    }
+    return {METADATA_KEY: {**facts, **more}}
+
+
+def placing(image: Image) -> dict[str, Any]:
+    """What lays a layer over an image."""
+    return {name: getattr(image, name) for name in (*TRANSFORM, "axis_labels")}
+
+
+def create_points_layer(
+    image: Image,
+    role: Role,
+    system: System,
+    many: str,
+    columns: Mapping[str, Any] = FEATURE_COLUMNS,
+    *,
+    mpp: float | None = None,
+    um: float = 4.0,
+) -> Points:
+    """Empty layer of objects of an image, not yet in a viewer; its data are the image's pixels.
 
     Raises
     ------
@@ -181,52 +200,37 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
         The image is not one 2-D plane.
     """
     image_shape(image)
-    facts = {
-        "role": str(Role.NUCLEI),
-        "system": str(System.DEEPPAP),
-        "image_link": link_of(image),
-        "image": image.name,
-        "path": str(image.source.path or ""),
-        "mpp": mpp,
-    }
     return Points(
         np.zeros((0, 2)),
         ndim=2,
-        name=f"nuclei · {image.name}",
-        features=blank_features(0),
-        metadata={METADATA_KEY: facts},
-        size=point_size(image, mpp),
+        name=f"{many} · {image.name}",
+        features=blank_features(0, columns),
+        metadata=image_facts(image, role, system=str(system), mpp=mpp),
+        size=point_size(image, mpp, um),
         face_color=PENDING_COLOUR,
         border_color="#1a1a1a",
         border_width=0.08,
         symbol="disc",
-        scale=image.scale,
-        translate=image.translate,
-        rotate=image.rotate,
-        shear=image.shear,
-        affine=image.affine,
-        units=image.units,
-        axis_labels=image.axis_labels,
+        **placing(image),
     )
+
+
+def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
+    """Empty nuclei layer for an image; see `create_points_layer`."""
+    return create_points_layer(image, Role.NUCLEI, System.DEEPPAP, "nuclei", mpp=mpp)
 
 
 def create_complete_layer(image: Image) -> Shapes:
     """Empty layer of *Complete here* rectangles for an image, not yet in a viewer."""
     image_shape(image)
-    facts = {
-        "role": str(Role.COMPLETE),
-        "image_link": link_of(image),
-        "image": image.name,
-        "path": str(image.source.path or ""),
-    }
     return Shapes(
         ndim=2,
         name=f"complete here · {image.name}",
-        metadata={METADATA_KEY: facts},
+        metadata=image_facts(image, Role.COMPLETE),
         face_color="transparent",
         edge_color=COMPLETE_COLOUR,
         edge_width=max(1.0, min(image_shape(image)) / 400),
-        **{name: getattr(image, name) for name in (*TRANSFORM, "axis_labels")},
+        **placing(image),
     )
 
 
@@ -241,8 +245,8 @@ def complete_layer_of(image: Image, layers: Iterable[Layer]) -> Shapes | None:
     return None
 
 
-def follow_transform(points: Points, image: Image) -> None:
-    """Lay a nuclei layer over its image again after the image was moved or scaled."""
+def follow_transform(points: Layer, image: Image) -> None:
+    """Lay a layer of ours over its image again after the image was moved or scaled."""
     for name in TRANSFORM:
         theirs = getattr(image, name)
         if not np.array_equal(np.asarray(getattr(points, name)), np.asarray(theirs)):
@@ -250,7 +254,7 @@ def follow_transform(points: Points, image: Image) -> None:
 
 
 def to_image_pixels(
-    positions: NDArray[np.float64], layer: Labels | Points, image: Image
+    positions: NDArray[np.float64], layer: Layer, image: Image
 ) -> NDArray[np.float64]:
     """Data coordinates (n, 2) of one layer as level-0 pixels of an image, by way of the world.
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from napari.layers import Image as ImageLayer
 
+from napari_cellpath.bridge.columns import Call
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
+from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.core.summary import summarise, write_summary
 from napari_cellpath.core.tables import OUTSIDE, nucleus_columns, write_calls
 from napari_cellpath.core.vocabulary import Border
@@ -39,36 +42,50 @@ def csv_rows(nuclei: NucleiLayer, image: str) -> list[dict[str, Any]]:
     """
     table = nuclei.table
     several = len(table.scheme.classes) > 2
-    named = {str(name) for name in table.features["id"]}
     rows = []
-    for number, uid in enumerate(table.uids):
-        # Clicked nuclei have no id of their own; the row's number must not repeat another's id.
-        own = str(number) if str(number) not in named else f"row{number}"
-        row: dict[str, Any] = {
-            "image": image,
-            "id": table.features["id"][number] or own,
-            "row": float(table.positions[number, 0]),
-            "col": float(table.positions[number, 1]),
-            CORRECTION: table.features["correction"][number],
-        }
-        call = table.call_of(str(uid))
-        flags: tuple[str, ...] = (OUTSIDE,) if table.outside[number] else ()
-        if call is not None and not table.outside[number]:  # else it is of another place
-            flags += call.flags + (("stale",) if table.features["stale"][number] else ())
+    for row, call in rows_of(nuclei, image):
+        if isinstance(call, NucleusCall):
             row |= {"n_views": call.n_views, "label": call.label, "model": call.model}
             if np.isfinite(call.score):
                 row |= {"score": call.score, "std": call.std}
                 if call.calibrated is not None:
                     row["calibrated"] = call.calibrated
-            if several and len(call.probabilities) == len(table.scheme.classes):
-                row |= {
-                    f"p_{name}": p
-                    for name, p in zip(table.scheme.classes, call.probabilities, strict=True)
-                    if np.isfinite(p)
-                }
-        row["flags"] = flags
+            if several:
+                row |= probabilities_of(call, table.scheme.classes)
         rows.append(row)
     return rows
+
+
+def rows_of(objects: ObjectLayer, image: str) -> Iterator[tuple[dict[str, Any], Call | None]]:
+    """What every table says of each object, and its call; None where it has none at its place."""
+    table = objects.table
+    named = {str(name) for name in table.features["id"]}
+    for number, uid in enumerate(table.uids):
+        # Clicked objects have no id of their own; the row's number must not repeat another's id.
+        own = str(number) if str(number) not in named else f"row{number}"
+        call = None if table.outside[number] else table.call_of(str(uid))
+        flags: tuple[str, ...] = (OUTSIDE,) if table.outside[number] else ()
+        if call is not None:
+            flags += call.flags + (("stale",) if table.features["stale"][number] else ())
+        yield (
+            {
+                "image": image,
+                "id": table.features["id"][number] or own,
+                "row": float(table.positions[number, 0]),
+                "col": float(table.positions[number, 1]),
+                CORRECTION: table.features["correction"][number],
+                "flags": flags,
+            },
+            call,
+        )
+
+
+def probabilities_of(call: Call, classes: Sequence[str]) -> dict[str, float]:
+    """The ``p_CLASS`` fields of a call; empty where it is of other classes or no answer."""
+    if len(call.probabilities) != len(classes):
+        return {}
+    given = zip(classes, call.probabilities, strict=True)
+    return {f"p_{name}": p for name, p in given if np.isfinite(p)}
 
 
 def csv_columns(classes: Sequence[str], calibrated: bool = False) -> tuple[str, ...]:
@@ -106,6 +123,22 @@ def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) ->
     return len(rows)
 
 
+def file_of(image: Image) -> FileImage:
+    """The image as a command can name it.
+
+    Raises
+    ------
+    CellpathError
+        It is only in memory.
+    """
+    if not isinstance(image, FileImage):
+        raise CellpathError(
+            f"'{image.name}' is only in memory (or differs from its file); save it as "
+            "TIFF or PNG and open that file, then a command can name it."
+        )
+    return image
+
+
 def command_line(request: NucleusRequest, points: str, out: str, *, model: str) -> str:
     """The command that scores these points with these settings, quoted for a POSIX shell.
 
@@ -123,18 +156,14 @@ def command_line(request: NucleusRequest, points: str, out: str, *, model: str) 
     CellpathError
         The image is only in memory: a command cannot name it.
     """
-    if not isinstance(request.image, FileImage):
-        raise CellpathError(
-            f"'{request.image.name}' is only in memory (or differs from its file); save it as "
-            "TIFF or PNG and open that file, then a command can name it."
-        )
-    words = ["cellpath", "predict", "deeppap", request.image.path, "--points", points]
+    image = file_of(request.image)
+    words = ["cellpath", "predict", "deeppap", image.path, "--points", points]
     words += ["--out", out, "--views", str(request.preset), "--model", model]
     words += ["--seed", str(request.seed)]
     if request.threshold is not None:
         words += ["--threshold", f"{request.threshold:g}"]
-    if request.image.mpp is not None:
-        words += ["--mpp", f"{request.image.mpp:g}"]
+    if image.mpp is not None:
+        words += ["--mpp", f"{image.mpp:g}"]
     if request.border is not Border.ZERO:
         words += ["--border", str(request.border)]
     return shlex.join(words)

@@ -1,4 +1,4 @@
-"""One controller a nuclei layer, shared by every dock that works on it.
+"""One controller a layer of objects, shared by every dock that works on it.
 
 Two controllers on one layer would each keep a table of their own, and an answer or a correction
 written by one would not reach the other. So docks take the controller from here; the first
@@ -14,13 +14,21 @@ from weakref import WeakValueDictionary
 from napari.layers import Image, Layer, Points
 from psygnal import SignalInstance
 
+from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.columns import Scheme
+from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.core.vocabulary import Role
+
+CONTROLLERS: dict[Role, type[ObjectLayer]] = {
+    kind.kind.role: kind for kind in (NucleiLayer, CellsLayer)
+}
 
 
 class _Shared:
-    def __init__(self, nuclei: NucleiLayer) -> None:
-        self.nuclei = nuclei
+    def __init__(self, objects: ObjectLayer) -> None:
+        self.objects = objects
         self.holders = 0
 
 
@@ -32,12 +40,12 @@ class Hold:
 
     Attributes
     ----------
-    nuclei
+    objects
         The controller.
     """
 
     def __init__(self, shared: _Shared) -> None:
-        self.nuclei = shared.nuclei
+        self.objects = shared.objects
         self._shared = shared
         self._listeners: list[tuple[SignalInstance, Callable[..., Any]]] = []
         self._released = False
@@ -62,23 +70,32 @@ class Hold:
         self._listeners.clear()
         self._shared.holders -= 1
         if not self._shared.holders:
-            _shared.pop(self.nuclei.layer, None)
-            self.nuclei.close()
+            _shared.pop(self.objects.layer, None)
+            self.objects.close()
             return True
         if asked:
-            table = self.nuclei.table
-            self.nuclei.mark_pending([str(u) for u in table.uids[table.pending]], pending=False)
+            table = self.objects.table
+            self.objects.mark_pending([str(u) for u in table.uids[table.pending]], pending=False)
         return False
 
 
 def take(layer: Points, image: Image, scheme: Scheme) -> Hold:
-    """Share in a layer's controller, made if there is none; its scores are read with ``scheme``."""
+    """Share in a layer's controller, made if there is none; its scores are read with ``scheme``.
+
+    Raises
+    ------
+    ValueError
+        The layer is none of ours.
+    """
+    kind = kind_of(layer)
+    if kind is None:
+        raise ValueError(f"{layer.name} is no layer of objects of ours")
     shared = _shared.get(layer)
     if shared is None:
-        taken = [str(uid) for other in _shared.values() for uid in other.nuclei.table.uids]
-        shared = _shared[layer] = _Shared(NucleiLayer(layer, image, scheme, taken))
+        taken = [str(uid) for other in _shared.values() for uid in other.objects.table.uids]
+        shared = _shared[layer] = _Shared(CONTROLLERS[kind.role](layer, image, scheme, taken))
     else:
-        shared.nuclei.read_with(scheme)
+        shared.objects.read_with(scheme)
     return Hold(shared)
 
 

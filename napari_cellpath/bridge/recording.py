@@ -1,4 +1,4 @@
-"""Nuclei layer and project: every gesture into the journal, what it says onto the layer."""
+"""Layer of objects and project: every gesture into the journal, what it says onto the layer."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_cellpath.bridge.columns import Kept, NucleusTable
+from napari_cellpath.bridge.cells import CellsLayer
+from napari_cellpath.bridge.columns import Call, Kept
 from napari_cellpath.bridge.conventions import readings_of, readings_text
-from napari_cellpath.bridge.nuclei import Gesture, NucleiLayer
-from napari_cellpath.core.annotations import Annotation, Prediction
-from napari_cellpath.core.results import NucleusCall
+from napari_cellpath.bridge.followed import Gesture
+from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.core.annotations import Annotation, Prediction, Shape
+from napari_cellpath.core.results import NucleusCall, PatternCall
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Event, Kind, Project
 
@@ -27,12 +29,12 @@ _KINDS = {
 }
 
 
-class NucleiRecorder:
-    """Keeps one nuclei layer and a project the same.
+class ObjectRecorder:
+    """Keeps one layer of objects and a project the same.
 
     Parameters
     ----------
-    nuclei
+    objects
         The layer's controller.
     project
         Where its gestures go.
@@ -43,24 +45,25 @@ class NucleiRecorder:
     layer, what only the layer has is added to the project.
     """
 
-    def __init__(self, nuclei: NucleiLayer, project: Project, image: str) -> None:
-        self.nuclei, self.project, self.image = nuclei, project, image
+    def __init__(self, objects: ObjectLayer, project: Project, image: str) -> None:
+        self.objects, self.project, self.image = objects, project, image
+        self.kind = objects.kind
         self._bring_together()
-        nuclei.happened.connect(self._on_gesture)
+        objects.happened.connect(self._on_gesture)
 
     def close(self) -> None:
         """Record no more."""
-        self.nuclei.happened.disconnect(self._on_gesture, missing_ok=True)
+        self.objects.happened.disconnect(self._on_gesture, missing_ok=True)
 
     def replay(self, events: Iterable[Event]) -> int:
         """Put on the layer what undone, redone or foreign events changed; returns how many."""
         # In the journal's order: rows must not depend on how a set is hashed.
         touched = dict.fromkeys(c.uid for e in events for c in e.changes if c.table == "objects")
-        objects = self.project.state.objects
-        gone = [uid for uid in touched if uid not in objects and uid in self.nuclei.table]
+        known = self.project.state.objects
+        gone = [uid for uid in touched if uid not in known and uid in self.objects.table]
         mine = [uid for uid in touched if self._is_mine(uid)]
-        self.nuclei.take_away(gone)
-        self.nuclei.take_in([kept_of(u, objects[u]) for u in mine])
+        self.objects.take_away(gone)
+        self.objects.take_in([kept_of(u, known[u]) for u in mine])
         return len(gone) + len(mine)
 
     def _is_mine(self, uid: str) -> bool:
@@ -68,110 +71,152 @@ class NucleiRecorder:
         return (
             facts is not None
             and facts["image"] == self.image
-            and facts.get("system", System.DEEPPAP) == System.DEEPPAP
-            and facts.get("shape", "point") == "point"
+            and facts.get("system", System.DEEPPAP) == self.kind.system
+            and facts.get("shape", Shape.POINT) == self.kind.shape
+            and not facts.get("complete")
         )
 
     def _bring_together(self) -> None:
         known = [u for u in self.project.state.objects if self._is_mine(u)]
         objects = self.project.state.objects
-        self.nuclei.take_in([kept_of(u, objects[u]) for u in known])
+        self.objects.take_in([kept_of(u, objects[u]) for u in known])
         have = set(known)
-        new = [str(u) for u in self.nuclei.table.uids if u not in have]
+        new = [str(u) for u in self.objects.table.uids if u not in have]
         if new:
             self.project.add(self._annotations(new))
 
     def _on_gesture(self, gesture: Gesture, uids: list[str]) -> None:
-        table = self.nuclei.table
         if gesture is Gesture.DELETED:
             self.project.record(Kind.DELETE, {"objects": dict.fromkeys(uids)})
         elif gesture is Gesture.ADDED:
             self.project.add(self._annotations(uids))
         elif gesture is Gesture.CORRECTED:
-            self.project.label({u: _labels(table, r) for u, r in self._rows(uids)})
+            self.project.label({u: self._labels(r) for u, r in self._rows(uids)})
         else:
-            facts: dict[str, dict[str, Any]] = {}
-            for uid, row in self._rows(uids):
-                if gesture is Gesture.MOVED:
-                    facts[uid] = {"geometry": _place(table, row)}
-                elif gesture is Gesture.SEEN:
-                    facts[uid] = {"seen": True}
-                elif gesture is Gesture.READ:
-                    facts[uid] = {"readings": _readings(table, row) or None}
-                else:
-                    prediction = _prediction(table, uid)
-                    facts[uid] = {"prediction": prediction.to_facts() if prediction else None}
-            self.project.record(_KINDS[gesture], {"objects": facts})
+            self.project.record(_KINDS[gesture], {"objects": self._facts(gesture, uids)})
+
+    def _facts(self, gesture: Gesture, uids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What a gesture changes of each object."""
+        rows = self._rows(uids)
+        if gesture is Gesture.SEEN:
+            return {uid: {"seen": True} for uid, _ in rows}
+        if gesture is Gesture.READ:
+            return {uid: {"readings": self._readings(row) or None} for uid, row in rows}
+        places = self._geometries([row for _, row in rows])
+        if gesture is Gesture.MOVED:
+            return {uid: {"geometry": at} for (uid, _), at in zip(rows, places, strict=True)}
+        facts: dict[str, dict[str, Any]] = {}
+        for (uid, row), at in zip(rows, places, strict=True):
+            prediction = self._prediction(uid, row, at)
+            facts[uid] = {"prediction": prediction.to_facts() if prediction else None}
+        return facts
 
     def _rows(self, uids: Sequence[str]) -> list[tuple[str, int]]:
-        table = self.nuclei.table
-        return [(u, int(r)) for u, r in zip(uids, table.rows(uids), strict=True)]
+        rows = self.objects.table.rows(uids)
+        return [(u, int(r)) for u, r in zip(uids, rows, strict=True)]
 
     def _annotations(self, uids: Sequence[str]) -> list[Annotation]:
-        table = self.nuclei.table
+        features, rows = self.objects.table.features, self._rows(uids)
+        places = self._geometries([row for _, row in rows])
         return [
             Annotation(
-                uid, self.image, geometry=_place(table, row), labels=_labels(table, row),
-                id=str(table.features["id"][row]), seen=bool(table.features["seen"][row]),
-                readings=tuple(_readings(table, row).items()), prediction=_prediction(table, uid),
+                uid, self.image, self.kind.system, self.kind.shape, at, self._labels(row),
+                id=str(features["id"][row]), seen=bool(features["seen"][row]),
+                readings=tuple(self._readings(row).items()),
+                prediction=self._prediction(uid, row, at),
             )
-            for uid, row in self._rows(uids)
+            for (uid, row), at in zip(rows, places, strict=True)
         ]  # fmt: skip
+
+    def _geometries(self, rows: Sequence[int]) -> list[tuple[float, ...]]:
+        at = np.array(rows, dtype=np.intp)
+        if isinstance(self.objects, CellsLayer):
+            places = self.objects.table.clipped(at).astype(float)
+        else:
+            places = self.objects.table.positions[at]
+        return [tuple(place) for place in places.tolist()]
+
+    def _readings(self, row: int) -> dict[str, str]:
+        return readings_of(str(self.objects.table.features["readings"][row]))
+
+    def _labels(self, row: int) -> tuple[str, ...]:
+        said = str(self.objects.table.features["correction"][row])
+        return (said,) if said else ()
+
+    def _prediction(self, uid: str, row: int, at: tuple[float, ...]) -> Prediction | None:
+        """The last finished call, with the place it was made for."""
+        table = self.objects.table
+        call = table.calls.get(uid)
+        if call is None or not call.final:
+            return None
+        names = table.scheme.classes
+        fits = len(names) == len(call.probabilities)
+        score = call.score
+        finite = math.isfinite(score)
+        facts: dict[str, Any] = {
+            "label": call.label, "score": score if finite else None,
+            "n_views": call.n_views, "model": call.model, "precision": call.precision,
+            "probabilities": tuple(zip(names, call.probabilities, strict=True))
+            if fits and finite else (),
+            "flags": call.flags,
+        }  # fmt: skip
+        if isinstance(call, NucleusCall):
+            facts |= {
+                "std": call.std if math.isfinite(call.std) else None, "threshold": call.threshold,
+                "at": (call.row, call.col), "calibrated": call.calibrated,
+            }  # fmt: skip
+        else:
+            # The box as it stood when it was asked for; a cell that was moved since has none.
+            facts["at"] = () if table.moved[row] else at
+            if call.calibrated and finite:
+                facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
+        return Prediction(**facts)
 
 
 def kept_of(uid: str, facts: Mapping[str, Any]) -> Kept:
-    """What the nuclei layer takes of an object's facts (`Annotation.to_facts`).
+    """What a layer takes of an object's facts (`Annotation.to_facts`).
 
     Straight from the facts: by way of `Annotation` 100,000 nuclei took three times as long.
     """
-    row, col = facts["geometry"]
+    box: tuple[int, int, int, int] | None = None
+    geometry = facts["geometry"]
+    if facts.get("shape") == Shape.BOX:
+        row0, col0, row1, col1 = box = tuple(round(x) for x in geometry)  # type: ignore[assignment]
+        row, col = (row0 + row1 - 1) / 2, (col0 + col1 - 1) / 2
+    else:
+        row, col = geometry
     said = facts.get("prediction")
-    call = None
+    call: Call | None = None
+    moved = False
     if said is not None:
-        at_row, at_col = said.get("at") or (row, col)
-        score, std, threshold = said.get("score"), said.get("std"), said.get("threshold")
-        call = NucleusCall(
-            uid=uid, row=float(at_row), col=float(at_col),
-            score=math.nan if score is None else float(score),
-            std=math.nan if std is None else float(std),
-            n_views=int(said.get("n_views", 0)), label=str(said.get("label", "")),
-            probabilities=tuple(said.get("probabilities", {}).values()),
-            threshold=0.5 if threshold is None else float(threshold),
-            model=str(said.get("model", "")), precision=str(said.get("precision", "fp32")),
-            flags=tuple(said.get("flags", ())), calibrated=said.get("calibrated"),
-        )  # fmt: skip
+        at = said.get("at") or ([] if box is not None else geometry)
+        moved = list(at) != list(geometry)
+        call = _pattern(uid, row, col, said) if box is not None else _score(uid, at, said)
     labels = facts.get("labels")
     return Kept(
         uid, (float(row), float(col)), str(facts.get("id", "")), labels[0] if labels else "",
-        bool(facts.get("seen", False)), call, readings_text(facts.get("readings", {})),
+        bool(facts.get("seen", False)), call, readings_text(facts.get("readings", {})), moved, box,
     )  # fmt: skip
 
 
-def _place(table: NucleusTable, row: int) -> tuple[float, float]:
-    return float(table.positions[row, 0]), float(table.positions[row, 1])
+def _score(uid: str, at: Sequence[float], said: Mapping[str, Any]) -> NucleusCall:
+    score, std, threshold = said.get("score"), said.get("std"), said.get("threshold")
+    return NucleusCall(
+        uid=uid, row=float(at[0]), col=float(at[1]),
+        score=math.nan if score is None else float(score),
+        std=math.nan if std is None else float(std),
+        n_views=int(said.get("n_views", 0)), label=str(said.get("label", "")),
+        probabilities=tuple(said.get("probabilities", {}).values()),
+        threshold=0.5 if threshold is None else float(threshold),
+        model=str(said.get("model", "")), precision=str(said.get("precision", "fp32")),
+        flags=tuple(said.get("flags", ())), calibrated=said.get("calibrated"),
+    )  # fmt: skip
 
 
-def _readings(table: NucleusTable, row: int) -> dict[str, str]:
-    return readings_of(str(table.features["readings"][row]))
-
-
-def _labels(table: NucleusTable, row: int) -> tuple[str, ...]:
-    said = str(table.features["correction"][row])
-    return (said,) if said else ()
-
-
-def _prediction(table: NucleusTable, uid: str) -> Prediction | None:
-    """The last finished call, with the place it was made for."""
-    call = table.calls.get(uid)
-    if call is None or not call.final:
-        return None
-    names = table.scheme.classes
-    fits = len(names) == len(call.probabilities)
-    finite = np.isfinite(call.score)
-    return Prediction(
-        label=call.label, score=call.score if finite else None,
-        std=call.std if np.isfinite(call.std) else None, n_views=call.n_views,
-        probabilities=tuple(zip(names, call.probabilities, strict=True)) if fits and finite else (),
-        threshold=call.threshold, model=call.model, precision=call.precision, flags=call.flags,
-        at=(call.row, call.col), calibrated=call.calibrated,
+def _pattern(uid: str, row: float, col: float, said: Mapping[str, Any]) -> PatternCall:
+    return PatternCall(
+        uid=uid, row=row, col=col, label=str(said.get("label", "")),
+        probabilities=tuple(said.get("probabilities", {}).values()),
+        n_views=int(said.get("n_views", 0)), model=str(said.get("model", "")),
+        precision=str(said.get("precision", "fp32")), flags=tuple(said.get("flags", ())),
     )  # fmt: skip

@@ -14,15 +14,18 @@ from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import conventions, held
+from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.columns import Scheme
-from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.kinds import kind_of
+from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.core import requests
-from napari_cellpath.core.doubt import ItemFacts, Rows, margins
-from napari_cellpath.core.vocabulary import CLASS_COLOURS, FLAG_WORDS, System
-from napari_cellpath.models import list_models
+from napari_cellpath.core.doubt import ItemFacts, Rows
+from napari_cellpath.core.vocabulary import CLASS_COLOURS, FLAG_WORDS
+from napari_cellpath.models import ModelEntry, list_models
 
 FIELD_UM = 26.0  # shown round a cell, micrometres: nucleus and cytoplasm
 FIELD_PIXELS = 128  # where the size of a pixel is not known
+ROUND_BOX = 1.5  # shown round a cell with a box, in lengths of the box
 
 
 class ReviewItems(Protocol):
@@ -32,6 +35,8 @@ class ReviewItems(Protocol):
     """What several of them are called, e.g. ``nuclei``."""
     layer: Layer
     image: Image
+    group: str
+    """Slide, patient or specimen that the image is of."""
     changed: SignalInstance
     """Facts of some rows changed."""
     reset: SignalInstance
@@ -102,27 +107,28 @@ class ReviewItems(Protocol):
         """Let go of the layer; whether nobody else is at work on it."""
 
 
-class NucleiReview:
-    """The nuclei of one layer, through the controller that all docks share."""
+class ObjectReview:
+    """The objects of one layer, through the controller that all docks share."""
 
-    kind = "nuclei"
     reset = Signal()
-    """Nuclei were added, removed or reordered."""
+    """Objects were added, removed or reordered."""
 
     def __init__(self, hold: held.Hold) -> None:
         self._hold = hold
-        self.nuclei: NucleiLayer = hold.nuclei
-        self.layer, self.image = self.nuclei.layer, self.nuclei.image
-        self.changed = self.nuclei.rows_changed
-        self.selected = self.nuclei.selection_changed
+        self.objects: ObjectLayer = hold.objects
+        self.kind = self.objects.kind.many
+        self.layer, self.image = self.objects.layer, self.objects.image
+        self.group = self.image.name
+        self.changed = self.objects.rows_changed
+        self.selected = self.objects.selection_changed
         self._vectors: dict[str, NDArray[np.floating[Any]]] = {}
-        hold.listen(self.nuclei.rows_added, self.reset.emit)
-        hold.listen(self.nuclei.rows_reset, self.reset.emit)
+        hold.listen(self.objects.rows_added, self.reset.emit)
+        hold.listen(self.objects.rows_reset, self.reset.emit)
 
     @classmethod
-    def of(cls, layer: Layer, layers: Iterable[Layer]) -> NucleiReview | None:
-        """The nuclei of a layer; None if it is none of ours or its image is not open."""
-        if not conventions.is_nuclei_layer(layer):
+    def of(cls, layer: Layer, layers: Iterable[Layer]) -> ObjectReview | None:
+        """The objects of a layer; None if it is none of ours or its image is not open."""
+        if kind_of(layer) is None:
             return None
         image = conventions.image_of(layer, layers) or conventions.reunite(layer, layers)
         if image is None:
@@ -133,70 +139,65 @@ class NucleiReview:
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the model's classes."""
-        return self.nuclei.table.scheme.classes
+        return self.objects.table.scheme.classes
 
     @property
     def colours(self) -> tuple[str, ...]:
         """Colours of the model's classes."""
-        return self.nuclei.table.scheme.colours
+        return self.objects.table.scheme.colours
 
     @property
     def threshold(self) -> float:
-        """Score above which a nucleus is called abnormal."""
-        return self.nuclei.table.scheme.threshold
+        """Score above which an object is called abnormal."""
+        return self.objects.table.scheme.threshold
+
+    def set_group(self, name: str) -> None:
+        """Say which slide, patient or specimen the image is of."""
+        if name != self.group:
+            self.group = name
+            self.reset.emit()
 
     def __len__(self) -> int:
-        return len(self.nuclei)
+        return len(self.objects)
 
     def facts(self) -> ItemFacts:
-        """All nuclei as they are now; columns are the controller's own, not to be written."""
-        table = self.nuclei.table
+        """All objects as they are now; columns are the controller's own, not to be written."""
+        table = self.objects.table
         columns = table.features
         return ItemFacts(
             uid=table.uids, call=columns["call"], label=columns["correction"],
-            score=columns["score"], std=columns["std"], margin=self._margins(),
+            score=columns["score"], std=columns.get("std", np.full(len(table), np.nan)),
+            margin=table.clearness(),
             doubtful=table.doubtful & ~columns["stale"], stale=columns["stale"] | table.outside,
             seen=columns["seen"], flagged=table.unlike | table.unassessable,
+            group=np.full(len(table), self.group, dtype=object),
         )  # fmt: skip
 
     def counts(self) -> list[tuple[int, int]]:
         """(called, labelled) of each class: how many the model calls so, and a person."""
-        table, size = self.nuclei.table, len(self.classes)
+        table, size = self.objects.table, len(self.classes)
         called = np.bincount(table.call_code[table.call_code >= 0], minlength=size)
         labelled = np.bincount(table.correction_code[table.correction_code >= 0], minlength=size)
         return list(zip(called.tolist(), labelled.tolist(), strict=True))
 
-    def _margins(self) -> NDArray[np.float64]:
-        table = self.nuclei.table
-        scores, count = table.features["score"], len(table.scheme.classes)
-        if count < 3:
-            return margins(scores, table.scheme.threshold)
-        blank = (np.nan,) * count
-        calls = [table.calls.get(uid) for uid in table.uids]
-        per_class = [blank if c is None else c.probabilities for c in calls]
-        if any(len(p) != count for p in per_class):  # reopened: only the score was kept
-            return margins(scores, table.scheme.threshold)
-        return margins(scores, table.scheme.threshold, np.array(per_class).reshape(-1, count))
-
     def features(self) -> NDArray[np.floating[Any]] | None:
-        """(n, d) features; NaN for nuclei that have none."""
+        """(n, d) features; NaN for objects that have none."""
         if not self._vectors:
             return None
         size = len(next(iter(self._vectors.values())))
         blank = np.full(size, np.nan)
-        return np.array([self._vectors.get(str(uid), blank) for uid in self.nuclei.table.uids])
+        return np.array([self._vectors.get(str(uid), blank) for uid in self.objects.table.uids])
 
     def features_request(self, image: requests.Image) -> requests.FeaturesRequest | None:
-        """The trunk features of all called nuclei by the model that called them."""
-        table = self.nuclei.table
-        entry = next(
-            (e for e in list_models(System.DEEPPAP) if e.name == _model_on(self.layer)), None
-        )
+        """The trunk features of all called objects by the model that called them."""
+        table, entry = self.objects.table, _model_on(self.layer)[1]
         uids = table.uids[(table.call_code >= 0) & ~table.outside]
         if entry is None or not len(uids):
             return None
-        nuclei = tuple(self.nuclei.nuclei([str(uid) for uid in uids]))
-        return requests.FeaturesRequest(image, nuclei, str(entry.folder))
+        return requests.FeaturesRequest(
+            image, self.objects.wanted([str(uid) for uid in uids]), str(entry.folder),
+            entry.info.system,
+        )  # fmt: skip
 
     def set_features(self, uids: Sequence[str], vectors: NDArray[np.floating[Any]]) -> None:
         """Give features (len(uids), d) of the trunk of one network, to compare neighbours by."""
@@ -204,56 +205,55 @@ class NucleiReview:
 
     def rows(self, uids: Iterable[str]) -> Rows:
         """Row of each uid, -1 where it is not here."""
-        uids = list(uids)
-        there = np.array([uid in self.nuclei.table for uid in uids], dtype=bool)
-        rows = np.full(len(uids), -1, dtype=np.intp)
-        rows[there] = self.nuclei.table.rows(uids)
-        return rows
+        return self.objects.table.places(uids)
 
     def window(self, row: int, mpp: float | None) -> tuple[float, float, float]:
         """Centre and side of the square to show, level-0 pixels."""
+        at = self.objects.table.positions[row]
+        if isinstance(self.objects, CellsLayer):
+            row0, col0, row1, col1 = self.objects.table.boxes[row]
+            return float(at[0]), float(at[1]), ROUND_BOX * max(row1 - row0, col1 - col0)
         side = FIELD_PIXELS if mpp is None else FIELD_UM / mpp
-        at = self.nuclei.table.positions[row]
         return float(at[0]), float(at[1]), side
 
     def world(self, row: int) -> NDArray[np.float64]:
-        """Where the nucleus lies in the viewer's world."""
-        return np.asarray(self.layer.data_to_world(tuple(self.nuclei.table.positions[row])))
+        """Where the object lies in the viewer's world."""
+        return np.asarray(self.layer.data_to_world(tuple(self.objects.table.positions[row])))
 
     def note(self, row: int) -> str:
         """The flags of the call, in words."""
-        flags = str(self.nuclei.table.features["flags"][row]).split()
+        flags = str(self.objects.table.features["flags"][row]).split()
         return ", ".join(FLAG_WORDS.get(flag, flag) for flag in flags)
 
     def label(self, uids: Sequence[str], label: str) -> None:
-        """Write a person's word on these nuclei; empty takes it back."""
-        self.nuclei.correct(uids, label)
+        """Write a person's word on these objects; empty takes it back."""
+        self.objects.correct(uids, label)
 
     def see(self, uids: Sequence[str]) -> None:
-        """Note that a person has looked at these nuclei."""
-        self.nuclei.see(uids)
+        """Note that a person has looked at these objects."""
+        self.objects.see(uids)
 
     def select(self, uids: Sequence[str]) -> None:
-        """Select these nuclei on the layer."""
-        self.nuclei.select(uids)
+        """Select these objects on the layer."""
+        self.objects.select(uids)
 
     def selection(self) -> list[str]:
         """Uids selected on the layer."""
-        return self.nuclei.selected()
+        return self.objects.selected()
 
     def readings(self) -> dict[str, dict[str, str]]:
         """Blind readings: reader to uid to class."""
         found: dict[str, dict[str, str]] = {}
-        column = self.nuclei.table.features["readings"]
+        column = self.objects.table.features["readings"]
         for row in np.flatnonzero(column != ""):
-            uid = str(self.nuclei.table.uids[row])
+            uid = str(self.objects.table.uids[row])
             for reader, label in conventions.readings_of(column[row]).items():
                 found.setdefault(reader, {})[uid] = label
         return found
 
     def record_reading(self, uids: Sequence[str], reader: str, label: str) -> None:
         """Note a blind reading beside the label; empty takes it back."""
-        table = self.nuclei.table
+        table = self.objects.table
         texts: dict[str, str] = {}
         for row in table.rows(uids):
             read = conventions.readings_of(table.features["readings"][row])
@@ -261,14 +261,14 @@ class NucleiReview:
             if label:
                 read[reader] = label
             texts[str(table.uids[row])] = conventions.readings_text(read)
-        self.nuclei.keep_readings(texts)
+        self.objects.keep_readings(texts)
 
     def close(self) -> bool:
         """Let go of the controller; whether nobody else holds it."""
         return self._hold.release()
 
 
-PILES = (NucleiReview.of,)
+PILES = (ObjectReview.of,)
 """What makes the items of a layer, or None: one for each kind of layer there is."""
 
 
@@ -284,8 +284,7 @@ def scheme_of(layer: Layer) -> Scheme:
     Without that model on this machine the classes are those that occur on the layer.
     """
     frame = layer.features
-    name = _model_on(layer)
-    entry = next((e for e in list_models(System.DEEPPAP) if e.name == name), None)
+    name, entry = _model_on(layer)
     if entry is not None:
         info = entry.info
         return Scheme(
@@ -298,10 +297,12 @@ def scheme_of(layer: Layer) -> Scheme:
     return Scheme(model=name, classes=classes, colours=colours, abnormal=(False,) * len(classes))
 
 
-def _model_on(layer: Layer) -> str:
-    """Name of the model that made most of a layer's calls; empty where there are none."""
-    models = _words(layer.features.get("model", ()))
-    return max(set(models), key=models.count).partition("@")[0] if models else ""
+def _model_on(layer: Layer) -> tuple[str, ModelEntry | None]:
+    """The model that made most of a layer's calls: its name, and the model where it is here."""
+    models, kind = _words(layer.features.get("model", ())), kind_of(layer)
+    name = max(set(models), key=models.count).partition("@")[0] if models else ""
+    there = list_models(kind.system) if kind is not None and name else []
+    return name, next((e for e in there if e.name == name), None)
 
 
 def _words(values: Iterable[Any]) -> list[str]:

@@ -208,12 +208,15 @@ def tuplify(value: Any) -> Any:
     return tuple(tuplify(v) for v in value) if isinstance(value, list | tuple) else value
 
 
+_DEFAULTS = {of: tuple((f.name, f.default) for f in fields(of)) for of in (Annotation, Prediction)}
+
+
 def _spare(thing: Any) -> dict[str, Any]:
     kept = {}
-    for f in fields(thing):
-        value = getattr(thing, f.name)
-        if f.name in ("image", "label", "score") or value != f.default:
-            kept[f.name] = value
+    for name, default in _DEFAULTS[type(thing)]:
+        value = getattr(thing, name)
+        if name in ("image", "label", "score") or value != default:
+            kept[name] = value
     return kept
 
 

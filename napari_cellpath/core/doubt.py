@@ -24,6 +24,7 @@ class Order(StrEnum):
     HIGH = "high"
     LOW = "low"
     UNSEEN = "unseen"
+    SPECIMEN = "specimen"  # one specimen after the other, the most doubtful first within each
 
 
 class Show(StrEnum):
@@ -57,6 +58,8 @@ class ItemFacts:
         A person has looked at it.
     flagged
         Unlike what the model was trained on, or no answer was possible.
+    group
+        Slide, patient or specimen; empty text where nobody says.
     """
 
     uid: NDArray[Any]
@@ -69,6 +72,11 @@ class ItemFacts:
     stale: NDArray[np.bool_]
     seen: NDArray[np.bool_]
     flagged: NDArray[np.bool_]
+    group: NDArray[Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.group is None:
+            object.__setattr__(self, "group", np.full(len(self.uid), "", dtype=object))
 
     def __len__(self) -> int:
         return len(self.uid)
@@ -97,7 +105,7 @@ class ItemFacts:
             return parts[0]
         if not parts:
             text, number, flag = np.zeros(0, object), np.zeros(0), np.zeros(0, bool)
-            return cls(text, text, text, number, number, number, flag, flag, flag, flag)
+            return cls(text, text, text, number, number, number, flag, flag, flag, flag, text)
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
@@ -195,5 +203,13 @@ def arranged(
         Order.HIGH: lambda: -facts.score,
         Order.LOW: lambda: facts.score,
         Order.UNSEEN: lambda: facts.seen.astype(float),
+        Order.SPECIMEN: lambda: np.unique(np.asarray(facts.group, dtype=str), return_inverse=True)[
+            1
+        ],
     }[order]()
     return rows[np.lexsort((facts.margin[rows], key[rows]))]  # NaN sorts last
+
+
+def _codes(names: NDArray[Any] | None) -> NDArray[np.intp]:
+    """Place of each name among all of them, sorted."""
+    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1]

@@ -197,10 +197,9 @@ class FindCellsRequest:
 
 @dataclass(frozen=True)
 class FeaturesRequest:
-    """What the trunk of a model sees of these nuclei, to tell which look alike."""
+    """What the trunk of a model sees of these objects, to tell which look alike."""
 
     image: Image
-    nuclei: tuple[Nucleus, ...]
+    objects: tuple[Nucleus, ...] | tuple[CellBox, ...]
     model: str
-    border: Border = Border.ZERO
-    system: System = System.DEEPPAP
+    system: System

@@ -4,7 +4,8 @@ Threads may call `Door.post` and `Door.call` at any time, also after the door wa
 receiver runs on the thread the door lives on, in order. Bursts of job events are delivered
 together, at most thirty times a second and, where delivering is slow (redrawing 100,000 points
 takes napari half a second), no more than a fifth of the time. The first event after a pause is
-delivered at once: a click's answer never waits for a clock.
+delivered at once: a click's answer never waits for a clock. A receiver that returns true has more
+to do, and is called again, without events if there are none, as if some had come.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class Door(QObject):
     _knocked = Signal()
 
     def __init__(
-        self, deliver: Callable[[list[JobEvent]], None], parent: QObject | None = None
+        self, deliver: Callable[[list[JobEvent]], bool | None], parent: QObject | None = None
     ) -> None:
         super().__init__(parent)
         self._deliver = deliver
@@ -43,6 +44,7 @@ class Door(QObject):
         self._has_knocked = False
         self._closed = False
         self._earliest = 0.0
+        self._has_more = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self._open)
@@ -119,11 +121,14 @@ class Door(QObject):
             if self._closed:
                 return
             events, self._events = self._events, []
-        if not events:
+        if not events and not self._has_more:
             return
         start = time.monotonic()
+        self._has_more = False
         try:
-            self._deliver(events)
+            self._has_more = bool(self._deliver(events))
         finally:
             now = time.monotonic()
             self._earliest = now + max(INTERVAL, (now - start) * (1 - SHARE) / SHARE)
+            if self._has_more and not self._timer.isActive():
+                self._timer.start(max(1, round((self._earliest - now) * 1000)))

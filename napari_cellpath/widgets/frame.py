@@ -90,7 +90,7 @@ class DockFrame(Themed):
         self.out.layout().setContentsMargins(MARGIN, MARGIN // 2, MARGIN, MARGIN // 2)
 
         inner = QWidget()
-        column = QVBoxLayout(inner)
+        column = self._column = QVBoxLayout(inner)
         column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
         column.setSpacing(GAP)
         column.addWidget(self.subject)
@@ -113,6 +113,10 @@ class DockFrame(Themed):
         outer.addWidget(self.scroll, 1)
         outer.addWidget(self.out)  # what one does last must not have to be scrolled to
         self._foot = outer
+
+    def add_section(self, widget: QWidget) -> None:
+        """Put a section of the dock's own between result and corrections."""
+        self._column.insertWidget(self._column.indexOf(self.correct), widget)
 
     def add_foot(self, widget: QWidget) -> None:
         """Put a line of the dock's own below everything."""

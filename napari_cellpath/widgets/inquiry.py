@@ -1,4 +1,4 @@
-"""From "score these nuclei" to a job and back: images looked into, requests sent, answers taken.
+"""From "score these objects" to a job and back: images looked into, requests sent, answers taken.
 
 Main thread only. What may take time runs on threads that end with the process and comes back
 through the door, in which nothing waits.
@@ -15,16 +15,15 @@ from napari.layers import Image
 from psygnal import Signal
 
 from napari_cellpath.backend.job import Backend, Job, JobEvent, WorkerStatus
-from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.widgets.door import Door
 from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.jobs import JobBook
-from napari_cellpath.widgets.method import Method
 
-CLICKS = 8  # so many new nuclei at once are asked for one by one, each with its own first answer
+CLICKS = 8  # so many new ones at once are asked for one by one, each with its own first answer
 
 
 class Inquiry:
@@ -48,7 +47,7 @@ class Inquiry:
     """An image layer whose pixel size in effect changed."""
     status_changed = Signal(WorkerStatus)
 
-    def __init__(self, backend: Callable[[], Backend], method: Callable[[], Method]) -> None:
+    def __init__(self, backend: Callable[[], Backend], method: Callable[[], Any]) -> None:
         self._make_backend = backend
         self._backend: Backend | None = None
         self._method = method
@@ -61,7 +60,7 @@ class Inquiry:
         self._mpp_of_user: dict[Image, float] = {}
         self._mpp_in_effect: dict[Image, float | None] = {}
         self._refused: WeakKeyDictionary[Image, str] = WeakKeyDictionary()
-        self._waiting: dict[NucleiLayer, list[str]] = {}
+        self._waiting: dict[ObjectLayer, list[str]] = {}
         self._asking_status = False
         self._closed = False
 
@@ -139,8 +138,8 @@ class Inquiry:
             self._looking.discard(image)
             self._sources.forget(image)
             self._refused[image] = str(error)
-            for nuclei in [n for n in self._waiting if n.image is image]:
-                nuclei.mark_pending(self._waiting.pop(nuclei), pending=False)
+            for objects in [n for n in self._waiting if n.image is image]:
+                objects.mark_pending(self._waiting.pop(objects), pending=False)
             self.told.emit("error", str(error))
             self.source_known.emit(image)
             self.changed.emit()
@@ -185,62 +184,64 @@ class Inquiry:
             self._mpp_in_effect[image] = mpp
             self.mpp_settled.emit(image)
 
-    # Nuclei.
+    # Objects.
 
     @property
     def waiting(self) -> int:
-        """Nuclei that will be asked for once their image is known or a field has ended."""
+        """Objects that will be asked for once their image is known or a field has ended."""
         return sum(map(len, self._waiting.values()))
 
     @timed
-    def ask(self, nuclei: NucleiLayer, uids: Sequence[str]) -> None:
-        """Have nuclei scored: a few as jobs of their own, many as one job for the field."""
+    def ask(self, objects: ObjectLayer, uids: Sequence[str]) -> None:
+        """Have objects looked at: a few as jobs of their own, many as one job for the field."""
+        kind = objects.kind
         if self._method().entry is None:
-            self.told.emit("warning", "Choose a model first; the nuclei stay unscored.")
+            self.told.emit("warning", f"Choose a model first; the {kind.many} are not {kind.done}.")
             return
-        nuclei.mark_pending(uids)
-        waiting = self._waiting.setdefault(nuclei, [])
+        objects.mark_pending(uids)
+        waiting = self._waiting.setdefault(objects, [])
         known = set(waiting)
         waiting.extend(uid for uid in uids if uid not in known)
         self._send()
 
     def forget(self, uids: Sequence[str]) -> None:
-        """Nuclei are gone: whoever works on them alone is stopped."""
+        """Objects are gone: whoever works on them alone is stopped."""
         self.jobs.forget(uids)
         gone = set(uids)
         for waiting in self._waiting.values():
             waiting[:] = [uid for uid in waiting if uid not in gone]
         self.changed.emit()
 
-    def drop(self, nuclei: NucleiLayer) -> None:
-        """A nuclei layer is gone."""
-        self._waiting.pop(nuclei, None)
-        self.jobs.drop(nuclei)
+    def drop(self, objects: ObjectLayer) -> None:
+        """A layer of objects is gone."""
+        self._waiting.pop(objects, None)
+        self.jobs.drop(objects)
         self.changed.emit()
 
     def cancel(self) -> None:
         """Stop everything; answers already there stay."""
-        for nuclei, uids in self._waiting.items():
-            nuclei.mark_pending(uids, pending=False)
+        for objects, uids in self._waiting.items():
+            objects.mark_pending(uids, pending=False)
         self._waiting.clear()
         self.jobs.cancel_all()
         self.errands.cancel_all()
         self.changed.emit()
 
     def _send(self) -> None:
-        for nuclei, uids in list(self._waiting.items()):
-            source = self.source(nuclei.image)
+        for objects, uids in list(self._waiting.items()):
+            source = self.source(objects.image)
             if source is None:
-                self.look_into(nuclei.image)
+                self.look_into(objects.image)
                 continue
-            there = nuclei.nuclei(uids)
+            there = objects.wanted(uids)
             many = len(there) > CLICKS
-            if many and self.jobs.busy_with_many(nuclei):
+            if many and self.jobs.busy_with_many(objects):
                 continue  # the backend would take a second field for a newer version of it
-            del self._waiting[nuclei]
-            settings = self._method().scheme(self.mpp(nuclei.image)).settings
-            for batch in [there] if many else [(nucleus,) for nucleus in there]:
-                self.jobs.ask(nuclei, self._method().request(source.image, batch), settings)
+            del self._waiting[objects]
+            settings = self._method().scheme(self.mpp(objects.image)).settings
+            for batch in [there] if many else [(thing,) for thing in there]:
+                request = self._method().request(source.image, batch)
+                self.jobs.ask(objects, [thing.uid for thing in batch], request, settings)
         self.changed.emit()
 
     def send(
@@ -253,7 +254,7 @@ class Inquiry:
     def _submit(self, request: Any) -> Job:
         return self.backend.submit(request, listener=self.door.post)
 
-    def _deliver(self, events: list[JobEvent]) -> None:
+    def _deliver(self, events: list[JobEvent]) -> bool:
         outcome = self.jobs.deliver(events)
         failures = self.errands.deliver(events)
         for sentence in dict.fromkeys(str(e) for e in (*outcome.failures, *failures)):
@@ -262,6 +263,7 @@ class Inquiry:
             self._send()
         else:
             self.changed.emit()
+        return outcome.more
 
     # Threads.
 

@@ -1,4 +1,4 @@
-"""Which project the viewer's nuclei belong to; records them, undoes, recovers.
+"""Which project the viewer's objects belong to; records them, undoes, recovers.
 
 One keeper a viewer, shared by its docks. Until the user names a project, gestures go to a session
 of their own (`project.unsaved`), so nothing is ever lost.
@@ -10,32 +10,24 @@ import weakref
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Image, Shapes
+from napari.layers import Image
 from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_cellpath.bridge import conventions
-from napari_cellpath.bridge.box_recording import BoxRecorder
-from napari_cellpath.bridge.nuclei import NucleiLayer
-from napari_cellpath.bridge.recording import NucleiRecorder
+from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.recording import ObjectRecorder
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError, ProjectError
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.project import Event, Kind, Project, Undone, exchange, unsaved
+from napari_cellpath.project import Event, Project, Undone, exchange, unsaved
 from napari_cellpath.project.exchange import Format
 from napari_cellpath.project.images import add_image, all_images, image_facts
-from napari_cellpath.widgets import keys
+from napari_cellpath.widgets.areas import Areas
 from napari_cellpath.widgets.door import Door
+from napari_cellpath.widgets.project_words import undone, words_for
 
-_WORDS = {
-    Kind.ADD: "adding",
-    Kind.DELETE: "deleting",
-    Kind.MOVE: "moving",
-    Kind.LABEL: "labelling",
-    Kind.PAINT: "painting",
-    Kind.IMPORT: "the import of",
-}
 FORMATS = {
     ".geojson": Format.GEOJSON,
     ".json": Format.COCO,
@@ -69,9 +61,9 @@ class Keeper:
 
     def __init__(self) -> None:
         self.project: Project | None = None
-        self._recorders: dict[NucleiLayer, NucleiRecorder] = {}
-        self._known: dict[NucleiLayer, Source] = {}
-        self._areas: dict[Shapes, BoxRecorder] = {}
+        self._recorders: dict[ObjectLayer, ObjectRecorder] = {}
+        self._known: dict[ObjectLayer, Source] = {}
+        self._areas = Areas({"undo": self.undo, "redo": self.redo})
         self.held_back = ""
         """Why nothing may be undone now; empty while it may."""
         self._refused = False
@@ -102,28 +94,37 @@ class Keeper:
 
     # What is recorded.
 
-    def watch(self, nuclei: NucleiLayer, source: Source | None) -> None:
-        """Record a nuclei layer from now on, if what its image is is known."""
-        if source is None or not source.key or nuclei in self._known:
+    def watch(self, objects: ObjectLayer, source: Source | None) -> None:
+        """Record a layer of objects from now on, if what its image is is known."""
+        if source is None or not source.key or objects in self._known:
             return  # another dock had it watched
-        self._known[nuclei] = source
-        nuclei.happened.connect(self._on_first_gesture)
-        if self.project is not None or len(nuclei):
+        self._known[objects] = source
+        objects.happened.connect(self._on_first_gesture)
+        if self.project is not None or len(objects):
             self._ready()
 
-    def forget(self, nuclei: NucleiLayer) -> None:
-        """A nuclei layer is gone from the viewer; the project keeps its nuclei."""
-        self._known.pop(nuclei, None)
-        nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
-        recorder = self._recorders.pop(nuclei, None)
+    def forget(self, objects: ObjectLayer) -> None:
+        """A layer is gone from the viewer; the project keeps its objects."""
+        self._known.pop(objects, None)
+        objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
+        recorder = self._recorders.pop(objects, None)
         if recorder is not None:
             recorder.close()
 
-    def holds(self, source: Source | None) -> bool:
-        """Whether the project has objects on an image."""
+    def holds(self, source: Source | None, system: System) -> bool:
+        """Whether the project has objects of a system on an image."""
         if self.project is None or source is None:
             return False
-        return any(o["image"] == source.key for o in self.project.state.objects.values())
+        return any(
+            o["image"] == source.key and o.get("system", System.DEEPPAP) == system
+            for o in self.project.state.objects.values()
+        )
+
+    def group_of(self, source: Source | None) -> str:
+        """Slide, patient or specimen of an image of the project; empty if it knows none."""
+        if self.project is None or source is None:
+            return ""
+        return str(self.project.state.images.get(source.key, {}).get("group", ""))
 
     def _on_first_gesture(self, *_: Any) -> None:
         self._ready()
@@ -133,29 +134,30 @@ class Keeper:
         if self.project is None:
             self._begin()
         images = {} if self.project is None else self.project.state.images
-        for nuclei, source in list(self._known.items()):
+        for objects, source in list(self._known.items()):
             # An image that is merely open is none of the project's business yet.
-            if nuclei not in self._recorders and (len(nuclei) or source.key in images):
-                self._record(nuclei)
+            if objects not in self._recorders and (len(objects) or source.key in images):
+                self._record(objects)
         return self.project
 
-    def _record(self, nuclei: NucleiLayer) -> None:
+    def _record(self, objects: ObjectLayer) -> None:
         project = self.project
         if project is None:
             return
-        nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
-        source = self._known[nuclei]
-        if any(r.image == source.key for r in self._recorders.values()):
-            # Two sets of nuclei of one image would give one cell two truths to learn from.
+        objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
+        source = self._known[objects]
+        kind = objects.kind
+        if any((r.image, r.kind) == (source.key, kind) for r in self._recorders.values()):
+            # Two sets of objects of one image would give one cell two truths to learn from.
             self.told.emit(
                 "warning",
-                f"'{nuclei.layer.name}' is a second nuclei layer of its image and is not kept in "
-                "the project; export it if it is to last.",
+                f"'{objects.layer.name}' is a second {kind.many} layer of its image and is not "
+                "kept in the project; export it if it is to last.",
             )
             return
         try:
-            _know(project, source, nuclei.shape)
-            self._recorders[nuclei] = NucleiRecorder(nuclei, project, source.key)
+            _know(project, source, objects.shape)
+            self._recorders[objects] = ObjectRecorder(objects, project, source.key)
         except CellpathError as error:
             self.told.emit("error", str(error))
         self.changed.emit()
@@ -166,16 +168,9 @@ class Keeper:
         if project is None or source is None or not source.key:
             self.told.emit("warning", f"'{image.name}' is still being read; try again.")
             return
-        layer = conventions.complete_layer_of(image, viewer.layers)
         try:
-            if layer is None:
-                layer = conventions.create_complete_layer(image)
-                viewer.add_layer(layer)
-            if layer not in self._areas:
-                _know(project, source, conventions.image_shape(image))
-                self._areas[layer] = _areas_of(layer, project, source.key)
-                keys.bind(layer, {"undo": self.undo, "redo": self.redo})
-                viewer.layers.events.removed.connect(self._on_removed)
+            _know(project, source, conventions.image_shape(image))
+            layer = self._areas.ready(viewer, image, project, source)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
@@ -189,25 +184,8 @@ class Keeper:
 
     def show_areas(self, viewer: Any, image: Image, source: Source | None) -> None:
         """Draw the rectangles that the project holds of an image, if there are any."""
-        project = self.project
-        if project is None or source is None:
-            return
-        if conventions.complete_layer_of(image, viewer.layers) is not None or not any(
-            o["image"] == source.key and o.get("complete") for o in project.state.objects.values()
-        ):
-            return
-        layer = conventions.create_complete_layer(image)
-        active = viewer.layers.selection.active
-        viewer.add_layer(layer)
-        self._areas[layer] = _areas_of(layer, project, source.key)
-        keys.bind(layer, {"undo": self.undo, "redo": self.redo})
-        viewer.layers.events.removed.connect(self._on_removed)
-        viewer.layers.selection.active = active
-
-    def _on_removed(self, event: Any) -> None:
-        recorder = self._areas.pop(event.value, None)
-        if recorder is not None:
-            recorder.close()
+        if self.project is not None and source is not None:
+            self._areas.show(viewer, image, self.project, source)
 
     def _begin(self) -> None:
         if self._refused:
@@ -241,7 +219,7 @@ class Keeper:
             self.told.emit("info", f"Nothing to {way}.")
             return
         shown = self._replay([done.event] if done.event else [])
-        self.told.emit("info", _sentence(did, done, shown))
+        self.told.emit("info", undone(did, done, shown, self.project))
         self.changed.emit()
 
     def open(self, folder: Path | str) -> bool:
@@ -289,7 +267,13 @@ class Keeper:
         self.told.emit("info", f"Saved as {project.folder}; every edit is saved from now on.")
         return True
 
-    def import_file(self, path: Path, image: Image, source: Source | None) -> None:
+    def import_file(
+        self,
+        path: Path,
+        image: Image,
+        source: Source | None,
+        system: System = System.DEEPPAP,
+    ) -> None:
         """Take annotations of an image in from a file; they can be undone like any edit."""
         project = self._ready()
         if project is None or source is None or not source.key:
@@ -297,8 +281,9 @@ class Keeper:
             return
         try:
             _know(project, source, conventions.image_shape(image))
-            self._ready()  # its nuclei layer is the project's now
-            taken = exchange.import_file(project, path, image=image_facts(project, source.key))
+            self._ready()  # its layer of objects is the project's now
+            facts = image_facts(project, source.key)
+            taken = exchange.import_file(project, path, image=facts, system=system)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
@@ -331,25 +316,26 @@ class Keeper:
     def _switch(self, project: Project, *, same: bool = False) -> None:
         """Turn to another project, or (``same``) to this one under another name."""
         old, stays = self.project, 0
-        areas = {layer: recorder.image for layer, recorder in self._areas.items()}
         recorded = set(self._recorders)
+        areas = self._areas.drop()
         self._drop_recorders()
         self._take(project)
         if old is not None:
             old.close()  # a session stays where it is, and can be recovered
-        for nuclei in recorded if not same else ():
-            stays += len(nuclei)
-            nuclei.take_away([str(uid) for uid in nuclei.table.uids])
-        for nuclei in self._known:
-            nuclei.happened.disconnect(self._on_first_gesture, missing_ok=True)
-            nuclei.happened.connect(self._on_first_gesture)
+        for objects in recorded if not same else ():
+            stays += len(objects)
+            objects.take_away([str(uid) for uid in objects.table.uids])
+        for objects in self._known:
+            objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
+            objects.happened.connect(self._on_first_gesture)
         self._ready()
         for layer, image in areas.items():
             if not same:
                 layer.data = []
-            self._areas[layer] = _areas_of(layer, project, image)
+            self._areas.record(layer, project, image)
         if stays and old is not None:
-            self.told.emit("info", f"{stays:,} nuclei that were shown stay in {old.folder.name}.")
+            words = words_for({n.kind.system for n in recorded})[1]
+            self.told.emit("info", f"{stays:,} {words} that were shown stay in {old.folder.name}.")
         self.changed.emit()
         self.switched.emit()
         self._offer_image(project)
@@ -374,10 +360,10 @@ class Keeper:
         project.on_activity = on_activity
 
     def _drop_recorders(self) -> None:
-        for recorder in (*self._recorders.values(), *self._areas.values()):
+        for recorder in self._recorders.values():
             recorder.close()
         self._recorders.clear()
-        self._areas.clear()
+        self._areas.drop()
 
     def _settle(self) -> None:
         if self.project is None:
@@ -387,16 +373,12 @@ class Keeper:
             shown = self._replay(foreign)
             names = ", ".join(sorted({e.author for e in foreign}))
             if shown:
-                self.told.emit("info", f"{names} changed {shown:,} nuclei in another window.")
+                self.told.emit("info", f"{names} changed {shown:,} objects in another window.")
         self.changed.emit()
 
     def _replay(self, events: list[Event]) -> int:
-        recorders = (*self._recorders.values(), *self._areas.values())
+        recorders = (*self._recorders.values(), *self._areas.recorders.values())
         return sum(recorder.replay(events) for recorder in recorders)
-
-
-def _areas_of(layer: Shapes, project: Project, image: str) -> BoxRecorder:
-    return BoxRecorder(layer, project, image, System.DEEPPAP, complete=True)
 
 
 def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
@@ -412,19 +394,3 @@ def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
 def _notify(severity: str, sentence: str) -> None:
     # Here and not in the docks: several of them share one keeper.
     {"error": show_error, "warning": show_warning}.get(severity, show_info)(sentence)
-
-
-def _sentence(did: str, done: Undone, shown: int) -> str:
-    changes = () if done.event is None else done.event.changes
-    facts = [f for c in changes for f in (c.was, c.now) if f]
-    area = any(f.get("complete") for f in facts) or any(f.get("shape") == "box" for f in facts)
-    one, many = ("rectangle", "rectangles") if area else ("nucleus", "nuclei")
-    things = f"1 {one}" if len(changes) == 1 else f"{len(changes):,} {many}"
-    what = f"{did} {_WORDS[done.kind]} {things}."
-    if done.event is None:
-        what = f"Nothing was undone: {_WORDS[done.kind]} was changed in another window since."
-    elif done.left:
-        what += f" {done.left:,} were changed in another window since and stay as they are."
-    elif not shown:
-        what += " Its image is not open."
-    return what

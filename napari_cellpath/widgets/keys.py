@@ -13,6 +13,8 @@ from napari.layers import Layer
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QDialog, QGridLayout, QLabel, QVBoxLayout, QWidget
 
+from napari_cellpath.bridge.kinds import Kind
+
 MOST_CLASSES = 9
 
 
@@ -31,15 +33,15 @@ class Shortcut:
 
 
 SHORTCUTS: tuple[Shortcut, ...] = (
-    Shortcut("Shift-S", "run", "Score everything that has no valid score"),
-    Shortcut("N", "next_doubtful", "Go to the next doubtful nucleus"),
-    Shortcut("Shift-N", "previous_doubtful", "Go to the previous doubtful nucleus"),
-    Shortcut("U", "next_unseen", "Go to the most abnormal nucleus nobody has looked at"),
+    Shortcut("Shift-S", "run", "Answer everything that has no valid answer"),
+    Shortcut("N", "next_doubtful", "Go to the next doubtful one"),
+    Shortcut("Shift-N", "previous_doubtful", "Go to the previous doubtful one"),
+    Shortcut("U", "next_unseen", "Go to the most urgent one nobody has looked at"),
     Shortcut("Control-Z", "undo", "Take the last edit back"),
     Shortcut("Control-Shift-Z", "redo", "Make the edit that was undone again"),
-    Shortcut("Shift-C", "accept", "Accept the call of the selected nuclei"),
+    Shortcut("Shift-C", "accept", "Accept the calls of the selected"),
     *(
-        Shortcut(f"Alt-{n}", f"class_{n}", f"Selected nuclei are class {n}")
+        Shortcut(f"Alt-{n}", f"class_{n}", f"The selected are class {n}")
         for n in range(1, MOST_CLASSES + 1)
     ),
 )
@@ -77,12 +79,12 @@ def _ignoring_layer(action: Callable[[], None]) -> Callable[[Layer], None]:
 class KeySheet(QDialog):
     """The shortcuts on one sheet, with the classes by name."""
 
-    TITLE = "Keys on the nuclei layer"
-    NOTE = "They work while a nuclei layer is the active layer."
-
-    def __init__(self, classes: Sequence[str], parent: QWidget | None = None) -> None:
+    def __init__(
+        self, classes: Sequence[str], kind: Kind | None = None, parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
-        self.setWindowTitle(self.TITLE)
+        title, note_text = self.words(kind)
+        self.setWindowTitle(title)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(18, 16, 18, 16)
@@ -95,10 +97,16 @@ class KeySheet(QDialog):
             shown.setTextFormat(Qt.TextFormat.RichText)
             grid.addWidget(shown, row, 0)
             grid.addWidget(QLabel(does), row, 1)
-        note = QLabel(self.NOTE)
+        note = QLabel(note_text)
         note.setEnabled(False)
         layout.addSpacing(6)
         layout.addWidget(note)
+
+    @staticmethod
+    def words(kind: Kind | None) -> tuple[str, str]:
+        """Title, and when the keys work."""
+        many = "objects" if kind is None else kind.many
+        return f"Keys on the {many} layer", f"They work while a {many} layer is the active layer."
 
     @staticmethod
     def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
@@ -108,17 +116,19 @@ class KeySheet(QDialog):
             if shortcut.action.startswith("class_"):
                 number = int(shortcut.action.removeprefix("class_"))
                 if number <= len(classes):
-                    lines.append((shortcut.shown, f"Selected nuclei are “{classes[number - 1]}”"))
+                    lines.append((shortcut.shown, f"The selected are “{classes[number - 1]}”"))
             else:
                 lines.append((shortcut.shown, shortcut.does))
-        return [*lines, ("Delete", "Forget the selected nuclei"), (SHEET_KEY, "This sheet")]
+        return [*lines, ("Delete", "Forget the selected"), (SHEET_KEY, "This sheet")]
 
 
 class GalleryKeySheet(KeySheet):
     """The keys of the review's gallery."""
 
-    TITLE = "Keys in the gallery"
-    NOTE = "They work while the gallery has the keyboard: click a tile."
+    @staticmethod
+    def words(_kind: Kind | None) -> tuple[str, str]:
+        """Title, and when the keys work."""
+        return "Keys in the gallery", "They work while the gallery has the keyboard: click a tile."
 
     @staticmethod
     def lines(classes: Sequence[str]) -> list[tuple[str, str]]:

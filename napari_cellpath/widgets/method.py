@@ -7,25 +7,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from napari_cellpath.bridge.columns import Scheme
-from napari_cellpath.core.requests import Image, Nucleus, NucleusRequest
-from napari_cellpath.core.vocabulary import Border, Preset
+from napari_cellpath.core.requests import CellBox, Image, Nucleus, NucleusRequest, PatternRequest
+from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset
 from napari_cellpath.models import ModelEntry
+
+CELL_BAND = 0.2
+"""Patterns that lead the next by no more than this are doubtful."""
 
 
 @dataclass(frozen=True)
-class Method:
-    """Model, preset, border and seed decide scores; threshold and review band only read them.
-
-    ``band_of_user`` is the review band of the user's preferences; None takes each model's own.
-    """
+class Chosen:
+    """The model that was chosen; None if there is none."""
 
     entry: ModelEntry | None = None
-    preset: Preset = Preset.BALANCED
-    border: Border = Border.ZERO
-    seed: int = 0
-    threshold: float = 0.5
-    band: float = 0.15
-    band_of_user: float | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -38,17 +32,32 @@ class Method:
         return tuple(c.colour for c in self.entry.info.classes) if self.entry else ()
 
     @property
-    def called_by_threshold(self) -> bool:
-        """Whether the threshold decides the call; with more classes the largest mean does."""
-        return len(self.classes) == 2
-
-    @property
     def name_for_command(self) -> str:
         """How a command line names the model: by name and hash, else by folder."""
         if self.entry is None:
             return ""
         by_name = self.entry.folder.name == self.entry.name
         return self.entry.label if by_name else str(self.entry.folder)
+
+
+@dataclass(frozen=True)
+class Method(Chosen):
+    """Model, preset, border and seed decide scores; threshold and review band only read them.
+
+    ``band_of_user`` is the review band of the user's preferences; None takes each model's own.
+    """
+
+    preset: Preset = Preset.BALANCED
+    border: Border = Border.ZERO
+    seed: int = 0
+    threshold: float = 0.5
+    band: float = 0.15
+    band_of_user: float | None = None
+
+    @property
+    def called_by_threshold(self) -> bool:
+        """Whether the threshold decides the call; with more classes the largest mean does."""
+        return len(self.classes) == 2
 
     def with_changes(self, **changes: Any) -> Method:
         """Another method; with another model come its threshold and review band."""
@@ -95,4 +104,38 @@ class Method:
             threshold=self.threshold,
             border=self.border,
             first_estimate=True,
+        )
+
+
+@dataclass(frozen=True)
+class CellMethod(Chosen):
+    """Model, channel and average decide the patterns; the review band only reads the margins."""
+
+    average: Average = Average.NONE
+    channel: Channel = Channel.GREEN
+    band: float = CELL_BAND
+
+    def with_changes(self, **changes: Any) -> CellMethod:
+        """Another method."""
+        return replace(self, **changes)
+
+    def scheme(self, _mpp: float | None) -> Scheme:
+        """How patterns are read; the box decides what the network sees, not the pixel size."""
+        if self.entry is None:
+            return Scheme(band=self.band)
+        return Scheme(
+            model=self.entry.name,
+            classes=self.classes,
+            colours=self.colours,
+            abnormal=(False,) * len(self.classes),
+            band=self.band,
+            settings=(self.entry.label, str(self.average), str(self.channel)),
+        )
+
+    def request(self, image: Image, cells: Sequence[CellBox]) -> PatternRequest:
+        """The request that tells the patterns of these cells."""
+        if self.entry is None:
+            raise ValueError("no model was chosen")
+        return PatternRequest(
+            image, tuple(cells), str(self.entry.folder), channel=self.channel, average=self.average
         )

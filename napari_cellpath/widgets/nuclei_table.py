@@ -11,32 +11,43 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge.appearance import score_colours
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.widgets.score_scale import swatch
 from napari_cellpath.widgets.table import Column
 
+Current = Callable[[], ObjectLayer | None]
 SCORE_COLUMN = 1
 STEPS = 100  # shades of the score dots: what the eye can tell apart in a table
 
 
-def nucleus_table_columns(current: Callable[[], NucleiLayer | None]) -> tuple[Column, ...]:
-    """Columns over whichever nuclei layer is current."""
+def feature_of(current: Current, name: str) -> Callable[[], NDArray[Any]]:
+    """Gives a column of the feature table of whichever layer is current."""
 
-    def feature(name: str) -> Callable[[], NDArray[Any]]:
-        def values() -> NDArray[Any]:
-            nuclei = current()
-            return nuclei.table.features[name] if nuclei is not None else np.zeros(0)
+    def values() -> NDArray[Any]:
+        objects = current()
+        return objects.table.features[name] if objects is not None else np.zeros(0)
 
-        return values
+    return values
 
-    def numbers() -> NDArray[Any]:
-        nuclei = current()
-        return np.arange(len(nuclei)) if nuclei is not None else np.zeros(0, dtype=int)
 
-    def notes() -> NDArray[Any]:
-        nuclei = current()
-        if nuclei is None:
+def numbers_of(current: Current) -> Callable[[], NDArray[Any]]:
+    """Gives the rows of whichever layer is current."""
+
+    def values() -> NDArray[Any]:
+        objects = current()
+        return np.arange(len(objects)) if objects is not None else np.zeros(0, dtype=int)
+
+    return values
+
+
+def notes_of(current: Current) -> Callable[[], NDArray[Any]]:
+    """Gives what speaks for care, of each object of whichever layer is current."""
+
+    def values() -> NDArray[Any]:
+        objects = current()
+        if objects is None:
             return np.zeros(0, dtype=object)
-        table = nuclei.table
+        table = objects.table
         words = table.features["flags"].copy()
         for mask, word in (
             (table.features["stale"], "stale"),
@@ -48,6 +59,12 @@ def nucleus_table_columns(current: Callable[[], NucleiLayer | None]) -> tuple[Co
             words[rows] = [f"{word} {words[r]}".strip() for r in rows]
         return words
 
+    return values
+
+
+def nucleus_table_columns(current: Callable[[], NucleiLayer | None]) -> tuple[Column, ...]:
+    """Columns over whichever nuclei layer is current."""
+
     def dot(row: int) -> Any:
         nuclei = current()
         if nuclei is None or row >= len(nuclei):
@@ -58,21 +75,24 @@ def nucleus_table_columns(current: Callable[[], NucleiLayer | None]) -> tuple[Co
         step = -1 if np.isnan(score) else round(score * STEPS)
         return _dot(step, hollow, table.scheme.threshold)
 
+    def of(name: str) -> Callable[[], NDArray[Any]]:
+        return feature_of(current, name)
+
     return (
-        Column("#", "Row of the layer", numbers, str, width=38, right=True),
+        Column("#", "Row of the layer", numbers_of(current), str, width=38, right=True),
         Column("score", "Probability of abnormal, raw (not calibrated); hollow: doubtful",
-               feature("score"), _score, dot, width=66),
-        Column("±", "Standard deviation over the network inputs", feature("std"), _score, width=48),
-        Column("call", "What the model says at this threshold", feature("call"), width=78),
-        Column("you say", "Your correction", feature("correction"), width=78),
-        Column("inputs", "Network inputs averaged", feature("n_views"), _count, width=50,
-               right=True),
-        Column("note", "Reasons for care", notes, width=80),
-        Column("model", "Model and hash of its weights", feature("model"), width=150),
+               of("score"), shown_score, dot, width=66),
+        Column("±", "Standard deviation over the network inputs", of("std"), shown_score, width=48),
+        Column("call", "What the model says at this threshold", of("call"), width=78),
+        Column("you say", "Your correction", of("correction"), width=78),
+        Column("inputs", "Network inputs averaged", of("n_views"), _count, width=50, right=True),
+        Column("note", "Reasons for care", notes_of(current), width=80),
+        Column("model", "Model and hash of its weights", of("model"), width=150),
     )  # fmt: skip
 
 
-def _score(value: float) -> str:
+def shown_score(value: float) -> str:
+    """A number from 0 to 1 as a table shows it; nothing where there is none."""
     return "" if np.isnan(value) else f"{value:.3f}"
 
 

@@ -52,6 +52,7 @@ class ProjectBar(QWidget):
     ) -> None:
         super().__init__(parent)
         self._viewer, self._keeper, self._marks = viewer, keeper, marks
+        self._areas = marks
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
@@ -73,6 +74,10 @@ class ProjectBar(QWidget):
         keeper.changed.connect(self.show_state)
         keeper.image_found.connect(self.open_image)
         self.show_state()
+
+    def leave_out_areas(self) -> None:
+        """Offer no *Complete here*: the dock has no use for it."""
+        self._areas = False
 
     def let_go(self) -> None:
         """Hear no more of the keeper."""
@@ -144,7 +149,8 @@ class ProjectBar(QWidget):
         if self._marks:
             menu.addAction("Import annotations…", self._ask_import)
             menu.addAction("Export annotations…", self._ask_export).setEnabled(project is not None)
-            menu.addAction("Complete here…", self.complete_wanted.emit)
+            if self._areas:
+                menu.addAction("Complete here…", self.complete_wanted.emit)
         split = menu.addAction("Split…", self.show_split)
         split.setEnabled(project is not None and bool(project.state.images))
         lost = [s for s in self._lost() if project is None or s.folder != project.folder]
@@ -200,7 +206,7 @@ class ProjectBar(QWidget):
             self._keeper.told.emit(
                 "warning",
                 f"The image {image.path or image.name} is not there; open it from where it lies "
-                "now, and its nuclei come back.",
+                "now, and its cells come back.",
             )
             return
         readers = PluginManager.instance().iter_compatible_readers([image.path])

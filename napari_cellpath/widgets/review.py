@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SEEN_AFTER = 1.0  # seconds on screen after which an item counts as seen
 SOON = 40  # ms in which news is gathered before it is shown
-NOTHING = "Nothing to review yet. Click or find nuclei with the Nuclei dock first."
+NOTHING = "Nothing to review yet. Click or find cells with the Nuclei or HEp-2 dock first."
 NO_MATCH = "Nothing here matches what ‘Show’ asks for."
 FOLDED, OPEN = "▸  Blind second reading", "▾  Blind second reading"
 
@@ -354,7 +354,7 @@ class ReviewDock(Themed):
 
     def show_keys(self) -> None:
         """Show the keys of the gallery."""
-        GalleryKeySheet(self.session.deck.classes, self).show()
+        GalleryKeySheet(self.session.deck.classes, parent=self).show()
 
     @timed
     def _note_seen(self) -> None:

@@ -27,13 +27,15 @@ from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, for
 
 SIDES = (64, 96, 220)  # smallest, usual and largest picture, pixels
 ORDERS = (
-    Choice(Order.DOUBT, "doubt", "Calls nearest the threshold first."),
+    Choice(Order.DOUBT, "doubt", "Least certain first: near the threshold, or of small margin."),
     Choice(Order.SPREAD, "spread over views", "Where the views of one cell differ most first."),
     Choice(Order.DISAGREEMENT, "disagreement with neighbours",
            "Calls unlike those of the most similar ones first."),
     Choice(Order.HIGH, "highest score", "The most abnormal first."),
     Choice(Order.LOW, "lowest score", "The most normal first."),
     Choice(Order.UNSEEN, "unseen", "What nobody has looked at first."),
+    Choice(Order.SPECIMEN, "by specimen",
+           "One specimen or slide after the other, the most doubtful of each first."),
 )  # fmt: skip
 SHOWN = (
     Choice((Show.ALL, ""), "all"),

@@ -17,7 +17,7 @@ from psygnal import Signal
 from napari_cellpath.backend import shared_backend
 from napari_cellpath.backend.job import Backend, JobEvent
 from napari_cellpath.bridge.deck import Deck
-from napari_cellpath.bridge.review import NucleiReview, ReviewItems, items_of
+from napari_cellpath.bridge.review import ObjectReview, ReviewItems, items_of
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.doubt import Order, Rows, Show, arranged, disagreement, listed
@@ -228,8 +228,8 @@ class ReviewSession:
             self.deck.close()
         for pile in piles:
             pile.selected.disconnect(self._on_selected, missing_ok=True)
-            if pile.close() and isinstance(pile, NucleiReview):
-                self.keeper.forget(pile.nuclei)
+            if pile.close() and isinstance(pile, ObjectReview):
+                self.keeper.forget(pile.objects)
 
     def _on_renamed(self, event: Any) -> None:
         self.piles_changed.emit()
@@ -328,10 +328,12 @@ class ReviewSession:
         return image in self._refused
 
     def _record(self, image: Image) -> None:
-        """Have what is done to an image's nuclei kept in the project, as every dock does."""
+        """Have what is done to an image's objects kept in the project, as every dock does."""
+        source = self._sources.latest(image)
         for pile in self.piles:
-            if pile.image is image and isinstance(pile, NucleiReview):
-                self.keeper.watch(pile.nuclei, self._sources.latest(image))
+            if pile.image is image and isinstance(pile, ObjectReview):
+                self.keeper.watch(pile.objects, source)
+                pile.set_group(self.keeper.group_of(source) or image.name)
 
     def _look_into(self, image: Image) -> None:
         if self._sources.get(image) is not None or image in self._looking or self._closed:

@@ -21,7 +21,7 @@ from napari_cellpath.core.requests import (
 from napari_cellpath.core.results import FoundNucleus, OcclusionMap
 from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 from napari_cellpath.widgets import wording
-from napari_cellpath.widgets.session import NucleiSession
+from napari_cellpath.widgets.nuclei_session import NucleiSession
 
 
 class Where(StrEnum):
@@ -54,7 +54,7 @@ class NucleusSearch:
             session.told.emit("warning", "Choose a model first; it will score what is found.")
             return
         source = session.inquiry.source(image)
-        nuclei = session.ready_nuclei()
+        nuclei = session.ready()
         if nuclei is None or image is None:
             return
         if source is None:
@@ -135,21 +135,36 @@ class NucleusSearch:
 
 
 class FindSettings(QWidget):
-    """Smallest and largest diameter, and contrast, of the nuclei to find."""
+    """Smallest and largest diameter of what is to be found, and how clearly it must stand out.
+
+    Parameters
+    ----------
+    smallest, largest
+        Diameters, micrometres.
+    clearness
+        The third setting's value.
+    name, tip
+        What that is called, and means.
+    """
 
     changed = Signal(float, float, float)
 
-    def __init__(self, smallest: float, largest: float, contrast: float) -> None:
+    def __init__(
+        self,
+        smallest: float,
+        largest: float,
+        clearness: float,
+        name: str = "contrast",
+        tip: str = "How much denser than round it a nucleus is; less finds more",
+    ) -> None:
         super().__init__()
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(4)
-        self.smallest = _box(smallest, 1.0, 99.0, 1, "Smallest diameter of a nucleus, µm")
-        self.largest = _box(largest, 2.0, 100.0, 1, "Largest diameter of a nucleus, µm")
-        self.contrast = _box(
-            contrast, 0.01, 2.0, 2, "How much denser than round it a nucleus is; less finds more"
-        )
-        for widget in (self.smallest, QLabel("–"), self.largest, QLabel("contrast")):
+        self.smallest = number_box(smallest, 1.0, 99.0, 1, "Smallest diameter, µm")
+        self.largest = number_box(largest, 2.0, 100.0, 1, "Largest diameter, µm")
+        self.contrast = number_box(clearness, 0.01, 4.0, 2, tip)
+        for widget in (self.smallest, QLabel("–"), self.largest, QLabel(name)):
             row.addWidget(widget)
         row.addWidget(self.contrast)
         row.addStretch(1)
@@ -167,7 +182,8 @@ class FindSettings(QWidget):
         self.changed.emit(self.smallest.value(), self.largest.value(), self.contrast.value())
 
 
-def _box(value: float, low: float, high: float, decimals: int, tip: str) -> QDoubleSpinBox:
+def number_box(value: float, low: float, high: float, decimals: int, tip: str) -> QDoubleSpinBox:
+    """A small field for a number."""
     box = QDoubleSpinBox()
     box.setRange(low, high)
     box.setDecimals(decimals)

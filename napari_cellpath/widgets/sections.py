@@ -97,7 +97,7 @@ class SubjectSection(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(SPACING)
-        layout = form()
+        layout = self._rows = form()
         column.addLayout(layout)
         self.image = narrow(QComboBox())
         self.model = narrow(QComboBox())
@@ -124,6 +124,14 @@ class SubjectSection(QWidget):
         self.image.activated.connect(lambda i: self.image_chosen.emit(self.image.itemData(i)))
         self.model.activated.connect(self._on_model)
         self.mpp.editingFinished.connect(self._on_mpp)
+
+    def add_row(self, name: str, widget: QWidget) -> None:
+        """Add a row of the dock's own."""
+        self._rows.addRow(caption(name), widget)
+
+    def show_row(self, widget: QWidget, visible: bool) -> None:
+        """Show or hide a row of the dock's own."""
+        self._rows.setRowVisible(widget, visible)
 
     def set_images(self, choices: Sequence[Choice], current: Any) -> None:
         """Show the images there are; none is a state of its own."""
@@ -251,6 +259,18 @@ class MethodSection(QWidget):
         """Add a setting of the dock's own to the folded ones."""
         self._rows.addRow(caption(name), widget)
 
+    def leave_out(self, *widgets: QWidget) -> None:
+        """Hide settings that the dock has no use for."""
+        for widget in widgets:
+            self._rows.setRowVisible(widget, False)
+
+    def call_band(self, name: str, tip: str) -> None:
+        """Say what the review band is of."""
+        label = self._rows.labelForField(self.band)
+        if isinstance(label, QLabel):
+            label.setText(name)
+        self.band.setToolTip(tip)
+
     def set_presets(self, choices: Sequence[Choice], current: str) -> None:
         """Show the presets there are."""
         fill(self.preset, choices, current)
@@ -259,11 +279,16 @@ class MethodSection(QWidget):
         """Show what may stand where a patch leaves the image."""
         fill(self.border, choices, current)
 
+    def set_band(self, band: float) -> None:
+        """Show a review band that was set elsewhere."""
+        with signals_blocked(self.band):
+            self.band.setValue(band)
+
     def set_reading(self, threshold: float, band: float) -> None:
         """Show a threshold and band that were set elsewhere."""
-        with signals_blocked(self.threshold), signals_blocked(self.band):
+        self.set_band(band)
+        with signals_blocked(self.threshold):
             self.threshold.setValue(threshold)
-            self.band.setValue(band)
 
     def _on_preset(self, index: int) -> None:
         self.preset.setToolTip(self.preset.itemData(index, Qt.ItemDataRole.ToolTipRole) or "")

@@ -241,6 +241,11 @@ class CellTable(QTableView):
         if header.sortIndicatorSection() >= 0:
             self.columns.sort(header.sortIndicatorSection(), header.sortIndicatorOrder())
 
+    def sort_by(self, column: int, *, descending: bool = False) -> None:
+        """Sort by a column, as if its heading had been clicked."""
+        order = Qt.SortOrder.DescendingOrder if descending else Qt.SortOrder.AscendingOrder
+        self.sortByColumn(column, order)
+
     def _on_sorted(self) -> None:
         self._followed = sorted(index.row() for index in self.selectionModel().selectedRows())
 

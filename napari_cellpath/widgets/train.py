@@ -25,12 +25,11 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
 from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.project import Project, ledger, trained
+from napari_cellpath.project import Project, trained
 from napari_cellpath.project.images import all_images
 from napari_cellpath.widgets import train_run
 from napari_cellpath.widgets.curves import Curves
@@ -40,6 +39,7 @@ from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.sections import Choice, caption, fill, form, narrow, quiet
 from napari_cellpath.widgets.train_report import ReportView
 from napari_cellpath.widgets.train_run import CANCELLED, REPORT, TrainRun, Wanted, resuming
+from napari_cellpath.widgets.train_words import SYSTEMS, duration, summary
 
 RECIPE = "recipe"
 PRESETS = (
@@ -67,6 +67,7 @@ class TrainDock(Themed):
         self.keeper.enter()
         self._docked = False
         self._recipe: Path | None = None
+        self._system_chosen = False
         self._seen: Any = ()  # of no project yet, not even of none
         self._made: Path | None = None
         self.run = TrainRun(self)
@@ -86,7 +87,6 @@ class TrainDock(Themed):
         rows = form()
         layout.addLayout(rows)
         self.system = narrow(QComboBox())
-        fill(self.system, [Choice(System.DEEPPAP, "DeepPap (nuclei)")], System.DEEPPAP)
         self.parent_model = narrow(QComboBox())
         self.preset = narrow(QComboBox())
         fill(self.preset, PRESETS, "fast")
@@ -127,7 +127,7 @@ class TrainDock(Themed):
         self.report = ReportView()
         layout.addWidget(self.report, 1)
         self.use = QPushButton("Use the new model")
-        self.use.setToolTip("Nuclei docks turn to it; what was scored before is offered again.")
+        self.use.setToolTip("The docks turn to it; what was called before is offered again.")
         self.use.hide()
         layout.addWidget(self.use)
         layout.addStretch(0)
@@ -144,6 +144,7 @@ class TrainDock(Themed):
         self.estimate.clicked.connect(self.ask_how_long)
         self.copy.clicked.connect(self.copy_command)
         self.use.clicked.connect(self.use_model)
+        self.system.activated.connect(self._on_system)
         self.preset.activated.connect(self._on_preset)
         self.run.progressed.connect(self._show_progress)
         self.run.ended.connect(self._on_ended)
@@ -168,16 +169,41 @@ class TrainDock(Themed):
             return
         self._seen = now
         folders = [] if project is None else [project.folder / trained.MODELS]
-        models = list_models(System.DEEPPAP, folders)
-        default = None if project is None else trained.default_model(project, System.DEEPPAP)
+        everything = list_models(None, folders)
+        system = self._show_systems({m.info.system for m in everything}, project)
+        models = [m for m in everything if m.info.system == system]
+        default = None if project is None else trained.default_model(project, system)
         keep = self.parent_model.currentData()
         wanted = next((m.folder for m in models if m.folder == keep), None)
         wanted = wanted or next((m.folder for m in models if m.folder == default), None)
-        starter = DEFAULT_MODELS[System.DEEPPAP]
+        starter = DEFAULT_MODELS.get(system)
         wanted = wanted or next((m.folder for m in models if m.name == starter), None)
         fill(self.parent_model, [_choice(m) for m in models], wanted)
-        self.data.setText(summary(project))
+        self.data.setText(summary(project, system))
         self._show_buttons()
+
+    def _show_systems(self, with_model: set[System], project: Project | None) -> System:
+        """Offer the systems that have a model; returns the one in force.
+
+        Until the user chooses, it is the one that most of the project's labels are of.
+        """
+        choices = [Choice(s, text) for s, text in SYSTEMS.items() if s in with_model]
+        now = self.system.currentData()
+        if project is not None and not self._system_chosen:
+            labelled = [
+                System(f.get("system", System.DEEPPAP))
+                for f in project.state.objects.values() if f.get("labels")
+            ]  # fmt: skip
+            now = max(SYSTEMS, key=labelled.count) if labelled else now
+        there = [choice.value for choice in choices]
+        system = now if now in there else there[0] if there else System.DEEPPAP
+        fill(self.system, choices or [Choice(system, SYSTEMS[system])], system)
+        return System(system)
+
+    def _on_system(self, _index: int) -> None:
+        self._system_chosen = True
+        self._seen = ()
+        self._on_project()
 
     def _show_buttons(self) -> None:
         ready = self.keeper.project is not None and not self.run.running
@@ -295,7 +321,7 @@ class TrainDock(Themed):
         self.use.show()
 
     def use_model(self) -> None:
-        """Have the nuclei docks use the model of the run that is shown."""
+        """Have the docks use the model of the run that is shown."""
         project = self.keeper.project
         if project is None or self._made is None:
             return
@@ -305,7 +331,7 @@ class TrainDock(Themed):
             return
         folder = project.folder / trained.MODELS / model["name"] / model["version"]
         self.keeper.model_wanted.emit(folder)
-        self._tell("info", f"Nuclei are scored with {model['name']} from now on.")
+        self._tell("info", f"{model['name']} is used from now on.")
 
     # How long, the command, and the changed cells.
 
@@ -386,42 +412,3 @@ class TrainDock(Themed):
 def _choice(model: ModelEntry) -> Choice:
     version = f" · {model.folder.name}" if model.folder.name != model.name else ""
     return Choice(model.folder, f"{model.name}{version}", f"{model.label}\n{model.folder}")
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 90:
-        return f"{round(seconds)} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def summary(project: Project | None) -> str:
-    """What there is to learn from, to choose on, and to be measured on."""
-    if project is None:
-        return "Correct some nuclei first, or open a project: models learn from a person's labels."
-    groups = {image.key: image.group for image in all_images(project)}
-    parts = ledger.parts(project)
-    cells = dict.fromkeys(Part, 0)
-    slides: dict[Part, set[str]] = {part: set() for part in Part}
-    classes: dict[str, int] = {}
-    for facts in project.state.objects.values():
-        if not facts.get("labels") or facts.get("complete") or facts["image"] not in groups:
-            continue
-        group = groups[facts["image"]]
-        cells[parts[group]] += 1
-        slides[parts[group]].add(group)
-        if parts[group] is Part.TRAIN:
-            classes[facts["labels"][0]] = classes.get(facts["labels"][0], 0) + 1
-
-    def side(part: Part) -> str:
-        count, of = cells[part], len(slides[part])
-        return f"{count:,} cells of {of} slide{'' if of == 1 else 's'}"
-
-    named = ", ".join(f"{n:,} {name}" for name, n in sorted(classes.items()))
-    text = f"Learns from {side(Part.TRAIN)}{f' ({named})' if named else ''}"
-    if cells[Part.VALIDATION]:
-        text += f", chooses on {side(Part.VALIDATION)}"
-    text += f", is measured on {side(Part.FROZEN)} kept apart."
-    if not cells[Part.FROZEN]:
-        text += " Label cells of a frozen slide too: without them nothing can be shown."
-    return text

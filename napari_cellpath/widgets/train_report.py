@@ -23,17 +23,23 @@ from qtpy.QtWidgets import (
 
 MEASURES = (
     ("accuracy", "Accuracy"),
+    ("mca", "Mean class acc."),
+    ("macro_f1", "Macro F1"),
     ("auc", "AUC"),
     ("sensitivity", "Sensitivity"),
     ("specificity", "Specificity"),
     ("brier", "Brier"),
     ("calibration_error", "ECE"),
 )
-"""Key in the report and name on screen, in order. Of the last two less is better."""
+"""Key in the report and name on screen, in order; a report shows those it has. Of the last two
+less is better."""
 TIPS = {
+    "Mean class acc.": "Mean over the classes of the share called rightly.",
+    "Macro F1": "Mean over the classes of the F1 score.",
     "Brier": "Mean squared difference of score and truth; less is better.",
     "ECE": "Expected calibration error over 15 equally wide bins; less is better.",
 }
+GAINS = {"accuracy": "Accuracy", "mca": "Mean class accuracy"}
 PICTURES = {"roc": "ROC", "reliability": "Reliability", "confusion": "Confusion"}
 
 
@@ -56,11 +62,13 @@ def verdict(report: Mapping[str, Any]) -> str:
     gate = report.get("gate", {})
     head = "The new model may be used." if gate.get("passed") else "The new model was not taken."
     text = f"<b>{head}</b> {escape(str(gate.get('why', '')))}"
-    gain = report.get("paired", {}).get("accuracy")
+    paired = report.get("paired", {})
+    what = "mca" if "mca" in paired else "accuracy"
+    gain = paired.get(what)
     if gain and gain.get("gain") is not None and None not in gain["interval"]:
         low, high = gain["interval"]
         text += (
-            f" Accuracy {gain['gain']:+.3f} on the same {report['n']} cells, 95 % interval "
+            f" {GAINS[what]} {gain['gain']:+.3f} on the same {report['n']} cells, 95 % interval "
             f"{low:+.3f} to {high:+.3f}."
         )
     return text
@@ -111,12 +119,14 @@ class ReportView(QWidget):
         rows = [
             (name, measure(models["parent"], key), measure(models["child"], key))
             for key, name in MEASURES
+            if key in models["parent"] or key in models["child"]
         ]
         calibrated = [models[m].get("calibrated") for m in ("parent", "child")]
         if any(calibrated):
             for key, name in MEASURES[-2:]:
                 rows.append((f"{name}, cal.", *(measure(c, key) if c else "–" for c in calibrated)))
-        rows.append(("Cells", f"{report['n']}", f"{report['groups']} slides"))
+        of = "specimens" if "mca" in models["parent"] else "slides"
+        rows.append(("Cells", f"{report['n']}", f"{report['groups']} {of}"))
         _fill(self.measures, rows)
 
     def _fill_changed(self) -> None:

@@ -12,7 +12,7 @@ from napari_cellpath.bridge import held
 from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import create_nuclei_layer
 from napari_cellpath.bridge.deck import Deck
-from napari_cellpath.bridge.review import NucleiReview, items_of, scheme_of
+from napari_cellpath.bridge.review import ObjectReview, items_of, scheme_of
 from napari_cellpath.core.results import NucleusCall
 
 SETTINGS = ("deeppap-test",)
@@ -42,9 +42,9 @@ def piles(layers):
     made = []
     for layer in layers[1:]:
         hold = held.take(layer, layers[0], SCHEME)
-        made.append(NucleiReview(hold))
-        uids = hold.nuclei.add(np.array([[20.0, 30.0], [50.0, 60.0], [80.0, 90.0]]), score=False)
-        hold.nuclei.write(
+        made.append(ObjectReview(hold))
+        uids = hold.objects.add(np.array([[20.0, 30.0], [50.0, 60.0], [80.0, 90.0]]), score=False)
+        hold.objects.write(
             [call(u, s) for u, s in zip(uids, (0.2, 0.55, 0.9), strict=True)], SETTINGS
         )
     yield made
@@ -57,39 +57,39 @@ def test_two_docks_share_one_controller_and_the_last_closes_it(layers):
     layer, image = layers[1], layers[0]
     first = held.take(layer, image, SCHEME)
     second = held.join(layer)
-    assert second.nuclei is first.nuclei
+    assert second.objects is first.objects
     heard, kept = [], []
-    first.listen(first.nuclei.rows_changed, heard.append)
-    second.listen(second.nuclei.rows_changed, kept.append)
-    uids = first.nuclei.add(np.array([[20.0, 30.0]]), score=False)
+    first.listen(first.objects.rows_changed, heard.append)
+    second.listen(second.objects.rows_changed, kept.append)
+    uids = first.objects.add(np.array([[20.0, 30.0]]), score=False)
     first.release()
     first.release()
     heard.clear()
     kept.clear()
-    second.nuclei.correct(uids, "normal")
+    second.objects.correct(uids, "normal")
     assert kept
     assert not heard
     second.release()
     assert held.join(layer) is None
     layer.add([1.0, 1.0])
-    assert len(second.nuclei) == 1
+    assert len(second.objects) == 1
 
 
 def test_who_asked_for_scores_and_goes_leaves_nothing_waiting(layers):
     """A dock that closes cancels its jobs: the other must not show them as under way for ever."""
     first = held.take(layers[1], layers[0], SCHEME)
     second = held.join(layers[1])
-    uids = first.nuclei.add(np.array([[20.0, 30.0]]), score=False)
-    first.nuclei.mark_pending(uids)
+    uids = first.objects.add(np.array([[20.0, 30.0]]), score=False)
+    first.objects.mark_pending(uids)
     first.release(asked=True)
-    assert not second.nuclei.table.pending.any()
+    assert not second.objects.table.pending.any()
     second.release()
 
 
 def test_a_controller_nobody_holds_is_let_go(layers):
     """The registry keeps neither controller nor layer alive."""
     hold = held.take(layers[1], layers[0], SCHEME)
-    there = weakref.ref(hold.nuclei)
+    there = weakref.ref(hold.objects)
     hold.release()
     del hold
     gc.collect()
@@ -118,7 +118,7 @@ def test_without_a_dock_scores_are_read_as_the_model_says(layers):
 def test_several_layers_are_one_deck(piles):
     """Rows count through the layers; labels, seen marks and selections reach the right one."""
     deck = Deck(piles)
-    first, second = (list(pile.nuclei.table.uids) for pile in piles)
+    first, second = (list(pile.objects.table.uids) for pile in piles)
     assert len(deck) == 6
     assert deck.rows([second[1], "gone", first[2]]).tolist() == [4, -1, 2]
     deck.label([first[0], second[2]], "abnormal")
@@ -138,12 +138,12 @@ def test_agreeing_is_one_correction_a_class_and_skips_what_was_decided(piles, mo
     """Three calls of two classes are two corrections, whatever their number."""
     pile = piles[0]
     deck = Deck([pile])
-    uids = list(pile.nuclei.table.uids)
+    uids = list(pile.objects.table.uids)
     pile.label([uids[2]], "normal")
     made = []
-    correct = pile.nuclei.correct
+    correct = pile.objects.correct
     monkeypatch.setattr(
-        pile.nuclei, "correct", lambda u, label: (made.append((list(u), label)), correct(u, label))
+        pile.objects, "correct", lambda u, label: (made.append((list(u), label)), correct(u, label))
     )
     assert deck.agree(uids) == 2
     assert made == [([uids[1]], "abnormal"), ([uids[0]], "normal")]
@@ -155,14 +155,14 @@ def test_stale_calls_are_not_agreed_with(piles):
     pile = piles[0]
     deck = Deck([pile])
     pile.layer.data = np.array([[20.0, 30.0], [50.0, 60.0], [10.0, 12.0]])
-    assert deck.agree(list(pile.nuclei.table.uids)) == 2
+    assert deck.agree(list(pile.objects.table.uids)) == 2
     assert deck.facts.label[2] == ""
 
 
 def test_readings_stand_beside_the_label_and_survive_with_the_layer(piles, layers):
     """A reading changes no label, is kept in the feature table, and can be taken back."""
     pile = piles[0]
-    uids = list(pile.nuclei.table.uids)
+    uids = list(pile.objects.table.uids)
     pile.label([uids[0]], "normal")
     pile.record_reading(uids[:2], "Zoë", "abnormal")
     pile.record_reading(uids[:1], "second", "normal")
@@ -181,7 +181,7 @@ def test_features_may_be_given_by_uid(piles):
     """Nuclei without features are not a number; layers without any make the deck say none."""
     pile = piles[0]
     assert Deck(piles).features() is None
-    uids = list(pile.nuclei.table.uids)
+    uids = list(pile.objects.table.uids)
     pile.set_features(uids[1:], np.ones((2, 4)))
     got = Deck([pile]).features()
     assert got.shape == (3, 4)

@@ -8,7 +8,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_cellpath.bridge import timing
 from napari_cellpath.bridge.appearance import RING, symbols
-from napari_cellpath.bridge.conventions import is_nuclei_layer
+from napari_cellpath.bridge.kinds import NUCLEI, kind_of
 from napari_cellpath.widgets.nuclei import NucleiDock
 
 pytestmark = pytest.mark.gui
@@ -78,7 +78,7 @@ def test_click_gives_a_score(stage):
     stage.backend.hold.clear()
     stage.press(stage.dock.frame.action.primary)
     assert stage.dock.frame.action.primary.isChecked()
-    assert is_nuclei_layer(stage.viewer.layers.selection.active)
+    assert kind_of(stage.viewer.layers.selection.active) is NUCLEI
     stage.click(75, 225)
     assert len(stage.nuclei) == 1
     np.testing.assert_allclose(stage.nuclei.layer.data[0], (75, 225), atol=1)

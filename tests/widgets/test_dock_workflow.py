@@ -423,7 +423,7 @@ def test_keys_take_nothing_of_napari(dock, viewer):
 def test_key_sheet_names_the_classes(dock):
     """The sheet lists every key with the current classes by name."""
     lines = dict(keys.KeySheet.lines(("normal", "abnormal")))
-    assert lines["Alt+2"] == "Selected nuclei are “abnormal”"
+    assert lines["Alt+2"] == "The selected are “abnormal”"
     assert "Alt+3" not in lines
     assert "Shift+S" in lines
 

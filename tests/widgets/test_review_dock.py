@@ -64,9 +64,9 @@ def hold(viewer, smear):
     layer = conventions.create_nuclei_layer(image)
     viewer.add_layer(layer)
     hold = held.take(layer, image, SCHEME)
-    uids = hold.nuclei.add(smear.centres, score=False)
-    write(hold.nuclei, uids, np.linspace(0.02, 0.98, CELLS), ("unusual-stain",))
-    hold.nuclei.select([])
+    uids = hold.objects.add(smear.centres, score=False)
+    write(hold.objects, uids, np.linspace(0.02, 0.98, CELLS), ("unusual-stain",))
+    hold.objects.select([])
     yield hold
     hold.release()
 
@@ -78,7 +78,7 @@ def dock(viewer, qtbot, hold):
     qtbot.addWidget(dock)
     dock.show()
     qtbot.waitExposed(dock)
-    qtbot.waitUntil(lambda: dock.session.source(hold.nuclei.image) is not None, timeout=10000)
+    qtbot.waitUntil(lambda: dock.session.source(hold.objects.image) is not None, timeout=10000)
     yield dock
     dock.close_session()
 
@@ -122,7 +122,7 @@ def test_orders_and_filters(dock, hold):
     assert (np.diff(scores(dock)) > 0).all()
     choose(dock.list.order, Order.SPREAD)
     assert (np.diff(dock.session.deck.facts.std[dock.session.round.rows]) <= 0).all()
-    hold.nuclei.see(dock.session.round.uids[:5])
+    hold.objects.see(dock.session.round.uids[:5])
     choose(dock.list.order, Order.UNSEEN)
     seen = dock.session.deck.facts.seen[dock.session.round.rows]
     assert seen.tolist() == [False] * 19 + [True] * 5
@@ -196,7 +196,7 @@ def test_digits_label_and_zero_takes_back(dock):
 
 def test_mouse_selects_and_buttons_label(dock, qtbot):
     """Click, Ctrl-click, Shift-click and the rubber band select; the layer's selection follows."""
-    nuclei = dock.session.deck.piles[0].nuclei
+    nuclei = dock.session.deck.piles[0].objects
     click(dock, 0)
     click(dock, 2, Qt.KeyboardModifier.ControlModifier)
     assert dock.gallery.selected.tolist() == [0, 2]
@@ -220,7 +220,7 @@ def test_mouse_selects_and_buttons_label(dock, qtbot):
 def test_selecting_on_the_layer_shows_the_tile(dock, hold):
     """A point selected on the image is selected and scrolled to in the gallery."""
     last = dock.session.round.uids[-1]
-    hold.nuclei.select([last])
+    hold.objects.select([last])
     assert dock.gallery.selected.tolist() == [CELLS - 1]
     assert CELLS - 1 in dock.gallery.on_page()
 
@@ -257,7 +257,7 @@ def test_a_round_stays_until_it_is_started_anew(dock, qtbot):
 
 def test_enter_and_double_click_go_there_and_count_as_seen(dock, viewer):
     """The cell comes to the middle of the canvas, is selected on the layer, and is seen."""
-    nuclei = dock.session.deck.piles[0].nuclei
+    nuclei = dock.session.deck.piles[0].objects
     press(dock, Qt.Key.Key_Right)
     press(dock, Qt.Key.Key_Return)
     uid = dock.session.round.uids[0]
@@ -309,9 +309,9 @@ def test_typing_in_a_text_box_labels_nothing(dock):
 def test_new_and_deleted_cells(dock, hold, qtbot):
     """A deleted cell leaves the round, a new one waits for the next, the rest stay in place."""
     before = list(dock.session.round.uids)
-    hold.nuclei.layer.selected_data = set(hold.nuclei.table.rows(before[1:2]).tolist())
-    hold.nuclei.layer.remove_selected()
-    hold.nuclei.add(np.array([[100.0, 100.0], [120.0, 300.0]]), score=False)
+    hold.objects.layer.selected_data = set(hold.objects.table.rows(before[1:2]).tolist())
+    hold.objects.layer.remove_selected()
+    hold.objects.add(np.array([[100.0, 100.0], [120.0, 300.0]]), score=False)
     qtbot.waitUntil(lambda: dock.gallery.count == CELLS - 1)
     assert dock.session.round.uids == before[:1] + before[2:]
     assert "2 not listed yet" in dock.progress.text.text()
@@ -322,7 +322,7 @@ def test_new_and_deleted_cells(dock, hold, qtbot):
 def test_new_scores_are_said_and_move_nothing(dock, hold, qtbot):
     """While scores change the tiles stay; a sentence says that they could be sorted anew."""
     before = list(dock.session.round.uids)
-    write(hold.nuclei, before[:1], [0.99])
+    write(hold.objects, before[:1], [0.99])
     qtbot.waitUntil(lambda: "start anew to sort" in dock.progress.text.text())
     assert dock.session.round.uids == before
 
@@ -349,7 +349,7 @@ def test_beside_the_nuclei_dock(viewer, qtbot, backend, models, smear):
     uids = nuclei.add(np.array([[25.0, 25.0], [75.0, 225.0], [75.0, 275.0]]))
     qtbot.waitUntil(lambda: bool(nuclei.table.final.all()), timeout=10000)
     qtbot.waitUntil(lambda: dock.gallery.count == 3)
-    assert dock.session.deck.piles[0].nuclei is nuclei
+    assert dock.session.deck.piles[0].objects is nuclei
     assert [b.text().split(" ·")[0] for b in dock.labels.buttons] == ["1  normal", "2  abnormal"]
     dock.gallery.select([dock.session.round.place_of(uids[0])])
     dock.label("abnormal")
@@ -397,8 +397,8 @@ def test_readings_and_seen_marks_are_in_the_journal(dock, hold):
     assert objects[uids[0]]["labels"] == ["normal"]
     assert objects[uids[1]]["seen"]
     kept = recording.kept_of(uids[0], objects[uids[0]])
-    hold.nuclei.keep_readings({uids[0]: ""})
-    hold.nuclei.take_in([kept])
+    hold.objects.keep_readings({uids[0]: ""})
+    hold.objects.take_in([kept])
     assert dock.session.deck.readings()["second"][uids[0]] == "abnormal"
 
 
@@ -408,7 +408,7 @@ def test_two_layers_are_reviewed_together_or_alone(dock, viewer, hold, smear, qt
     layer = conventions.create_nuclei_layer(image)
     viewer.add_layer(layer)
     other = held.take(layer, image, SCHEME)
-    other.nuclei.add(np.array([[100.0, 100.0]]), score=False)
+    other.objects.add(np.array([[100.0, 100.0]]), score=False)
     qtbot.waitUntil(lambda: dock.gallery.count == CELLS + 1)
     assert dock.list.pile.currentText() == "all nuclei of 2 layers"
     choose(dock.list.pile, layer)
@@ -419,11 +419,11 @@ def test_two_layers_are_reviewed_together_or_alone(dock, viewer, hold, smear, qt
 def test_blind_reading_hides_everything_and_changes_no_label(dock, hold, qtbot):
     """While a reader reads, tiles say nothing, the layer is hidden, labels stay, keys are kept."""
     uids = list(dock.session.round.uids)
-    hold.nuclei.correct(uids[:12], "normal")
+    hold.objects.correct(uids[:12], "normal")
     dock.begin_reading("second reader", 16, 3)
     assert dock.gallery.count == 16
     assert dock.session.round.uids != uids[:16]
-    assert not hold.nuclei.layer.visible
+    assert not hold.objects.layer.visible
     tile = dock.faces.tile(int(dock.session.round.rows[0]))
     assert (tile.frame, tile.text, tile.labelled, tile.doubtful, tile.flagged, tile.unseen) == (
         "", "", False, False, False, False,
@@ -433,17 +433,17 @@ def test_blind_reading_hides_everything_and_changes_no_label(dock, hold, qtbot):
     assert not dock.labels.agree.isVisible()
     assert "/" not in dock.labels.buttons[0].text()
     assert dock.agree_with_page() == 0
-    before = hold.nuclei.table.features["correction"].copy()
+    before = hold.objects.table.features["correction"].copy()
     said = {}
     press(dock, Qt.Key.Key_Home)
     for place in range(16):
         said[dock.session.round.uids[place]] = ("normal", "abnormal")[place % 3 == 0]
         press(dock, Qt.Key.Key_2 if place % 3 == 0 else Qt.Key.Key_1)
-    assert np.array_equal(hold.nuclei.table.features["correction"], before)
-    assert hold.nuclei.selected() == []
+    assert np.array_equal(hold.objects.table.features["correction"], before)
+    assert hold.objects.selected() == []
     qtbot.waitUntil(lambda: "16 of 16 read" in dock.progress.text.text())
     dock.reading.toggle.click()
-    assert hold.nuclei.layer.visible
+    assert hold.objects.layer.visible
     assert dock.gallery.count == CELLS
     deck = dock.session.deck
     assert deck.readings() == {"second reader": said}
@@ -484,15 +484,15 @@ def test_closed_in_the_middle_of_a_reading(dock, hold):
     press(dock, Qt.Key.Key_Home)
     press(dock, Qt.Key.Key_1)
     dock.close_session()
-    assert hold.nuclei.layer.visible
-    assert (hold.nuclei.table.features["readings"] != "").sum() == 1
+    assert hold.objects.layer.visible
+    assert (hold.objects.table.features["readings"] != "").sum() == 1
 
 
 def opened_and_closed(viewer, qtbot, hold):
     """A dock that was open in the window, read pictures, and was taken out; what it held."""
     dock = ReviewDock(viewer)
     docked = viewer.window.add_dock_widget(dock, name="Review")
-    qtbot.waitUntil(lambda: dock.session.source(hold.nuclei.image) is not None, timeout=10000)
+    qtbot.waitUntil(lambda: dock.session.source(hold.objects.image) is not None, timeout=10000)
     dock._look()
     threads = dock.thumbnails._threads
     assert threads
@@ -511,9 +511,9 @@ def test_nothing_is_left_after_closing(viewer, qtbot, hold):
     qtbot.wait(100)
     gc.collect()
     assert [ref() for ref in there] == [None, None]
-    hold.nuclei.correct(list(hold.nuclei.table.uids[:1]), "normal")
+    hold.objects.correct(list(hold.objects.table.uids[:1]), "normal")
     hold.release()
-    assert held.join(hold.nuclei.layer) is None
+    assert held.join(hold.objects.layer) is None
 
 
 def test_ten_thousand_cells(viewer, qtbot, smear):
@@ -524,9 +524,9 @@ def test_ten_thousand_cells(viewer, qtbot, smear):
     viewer.add_layer(layer)
     hold = held.take(layer, image, SCHEME)
     rng = np.random.default_rng(0)
-    uids = hold.nuclei.add(rng.uniform(0, 768, (count, 2)), score=False)
-    write(hold.nuclei, uids, rng.random(count))
-    hold.nuclei.select([])
+    uids = hold.objects.add(rng.uniform(0, 768, (count, 2)), score=False)
+    write(hold.objects, uids, rng.random(count))
+    hold.objects.select([])
     dock = ReviewDock(viewer)
     dock.resize(470, 760)
     qtbot.addWidget(dock)
@@ -569,7 +569,7 @@ def test_opened_from_the_menu(npe2pm, make_napari_viewer, smear):
     layer = conventions.create_nuclei_layer(image)
     viewer.add_layer(layer)
     hold = held.take(layer, image, SCHEME)
-    hold.nuclei.add(smear.centres, score=False)
+    hold.objects.add(smear.centres, score=False)
     _, dock = viewer.window.add_plugin_dock_widget("napari-cellpath", "Review")
     assert dock.gallery.count == CELLS
     dock.gallery.setFocus()

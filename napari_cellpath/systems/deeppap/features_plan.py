@@ -51,10 +51,10 @@ class FeaturesPlan:
         name = image.path if isinstance(image, FileImage) else image.name
         self.target = f"features:{name}"
         shape = image_shape(image)
-        for number, nucleus in enumerate(request.nuclei, start=1):
+        for number, nucleus in enumerate(request.objects, start=1):
             check_inside(nucleus.row, nucleus.col, shape, f"Nucleus {number}")
         self._half = round(WINDOW / 2 * scale_between(image_mpp(image), entry.info.mpp))
-        nuclei = request.nuclei
+        nuclei = request.objects
         self._ready = deque(nuclei[i : i + AT_ONCE] for i in range(0, len(nuclei), AT_ONCE))
         self._vectors: dict[str, NDArray[np.float32]] = {}
 
@@ -65,7 +65,7 @@ class FeaturesPlan:
         some = self._ready.popleft()
         payload = FeaturesPayload(
             tuple(n.uid for n in some), tuple(map(self._place, some)), self._half,
-            Border(self.request.border),
+            Border.ZERO,
         )  # fmt: skip
         return Task(System.DEEPPAP, self.model, payload, priority=Priority.FIELD)
 
@@ -84,14 +84,14 @@ class FeaturesPlan:
     @property
     def finished(self) -> bool:
         """Whether every nucleus was described."""
-        return len(self._vectors) == len(self.request.nuclei)
+        return len(self._vectors) == len(self.request.objects)
 
     @property
     def progress(self) -> float:
         """Fraction of the nuclei done."""
-        return len(self._vectors) / max(len(self.request.nuclei), 1)
+        return len(self._vectors) / max(len(self.request.objects), 1)
 
     def results(self) -> list[CellFeatures]:
         """Features so far, in the request's order."""
-        there = (n.uid for n in self.request.nuclei if n.uid in self._vectors)
+        there = (n.uid for n in self.request.objects if n.uid in self._vectors)
         return [CellFeatures(uid, self._vectors[uid]) for uid in there]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -13,6 +14,7 @@ from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.slides.windows import read
 from napari_cellpath.systems.hep2.cells import CellInput, crop_of, is_blank, plane_of, prepare
+from napari_cellpath.systems.hep2.features_plan import FeaturesPayload
 from napari_cellpath.systems.hep2.find_plan import (
     GroundPayload,
     SurveyPayload,
@@ -60,6 +62,8 @@ class PatternPredictor:
         """Do what a task of any of HEp-2's plans asks."""
         if isinstance(payload, SurveyPayload | GroundPayload | TilePayload):
             return search(payload)
+        if isinstance(payload, FeaturesPayload):
+            return self.describe(payload.cells, forward, stop)
         return self.judge(payload, forward, stop)
 
     def judge(self, payload: PatternPayload, forward: Forward, stop: StopCheck) -> PatternOutput:
@@ -79,6 +83,21 @@ class PatternPredictor:
             each = F.softmax(logits.double(), dim=1).unflatten(0, (len(seen), -1))
             probabilities[~blank] = each.mean(dim=1).cpu().numpy()
         return PatternOutput(probabilities, blank, self.precision)
+
+    def describe(
+        self, payload: PatternPayload, forward: Forward, stop: StopCheck
+    ) -> NDArray[np.float32]:
+        """Trunk features (n cells, d) of the cells as they are; NaN in the rows of blank ones."""
+        cells = self.cut(payload)
+        seen = [cell for cell in cells if cell is not None]
+        if not seen:  # one of zeros tells how many features there would be
+            seen = [torch.zeros(1, self.wanted.size, self.wanted.size)]
+        batch = torch.stack(seen).contiguous(memory_format=torch.channels_last)
+        features = forward(self.network.trunk, batch, stop).float().cpu().numpy()
+        found = np.full((len(cells), features.shape[1]), np.nan, np.float32)
+        there = np.array([cell is not None for cell in cells])
+        found[there] = features[: int(there.sum())]
+        return found
 
     def cut(self, payload: PatternPayload) -> list[Tensor | None]:
         """The network's inputs (1, size, size), in order; None where nothing is to be seen."""

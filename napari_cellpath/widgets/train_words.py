@@ -1,0 +1,54 @@
+"""What the Train dock says: what there is to learn from, and how long it takes."""
+
+from __future__ import annotations
+
+from napari_cellpath.core.annotations import Part
+from napari_cellpath.core.vocabulary import System
+from napari_cellpath.project import Project, ledger
+from napari_cellpath.project.images import all_images
+
+SYSTEMS = {System.DEEPPAP: "DeepPap (nuclei)", System.HEP2: "HEp-2 (patterns)"}
+UNITS = {System.HEP2: "specimen"}
+"""What images are grouped by, where it is no slide."""
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def summary(project: Project | None, system: System = System.DEEPPAP) -> str:
+    """What there is to learn from, to choose on, and to be measured on."""
+    if project is None:
+        return "Correct some calls first, or open a project: models learn from a person's labels."
+    groups = {image.key: image.group for image in all_images(project)}
+    parts = ledger.parts(project)
+    unit = UNITS.get(system, "slide")
+    cells = dict.fromkeys(Part, 0)
+    slides: dict[Part, set[str]] = {part: set() for part in Part}
+    classes: dict[str, int] = {}
+    for facts in project.state.objects.values():
+        if not facts.get("labels") or facts.get("complete") or facts["image"] not in groups:
+            continue
+        if facts.get("system", System.DEEPPAP) != system:
+            continue
+        group = groups[facts["image"]]
+        cells[parts[group]] += 1
+        slides[parts[group]].add(group)
+        if parts[group] is Part.TRAIN:
+            classes[facts["labels"][0]] = classes.get(facts["labels"][0], 0) + 1
+
+    def side(part: Part) -> str:
+        count, of = cells[part], len(slides[part])
+        return f"{count:,} cells of {of} {unit}{'' if of == 1 else 's'}"
+
+    named = ", ".join(f"{n:,} {name}" for name, n in sorted(classes.items()))
+    text = f"Learns from {side(Part.TRAIN)}{f' ({named})' if named else ''}"
+    if cells[Part.VALIDATION]:
+        text += f", chooses on {side(Part.VALIDATION)}"
+    text += f", is measured on {side(Part.FROZEN)} kept apart."
+    if not cells[Part.FROZEN]:
+        text += f" Label cells of a frozen {unit} too: without them nothing can be shown."
+    return text
