@@ -116,9 +116,7 @@ def test_last_epochs_vote_by_their_mean(patterns_folder: Path, tmp_path: Path) -
     rows = np.arange(len(data.records))
     joined, _ = trainer.fit_members(rows, 0, "x", tmp_path / "c")
     assert joined.n_members == 2
-    alone = recipe.model_copy(
-        update={"network": recipe.network.model_copy(update={"members": 1})}
-    )
+    alone = recipe.model_copy(update={"network": recipe.network.model_copy(update={"members": 1})})
     by_epoch = []
     trainer.recipe = alone
     trainer.fit(
