@@ -44,18 +44,22 @@ def list_command(as_json: o.JsonOption = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="An architecture, a model's name or its folder.")],
     classes: Annotated[
-        int, typer.Option(min=2, help="Classes of an architecture built for counting.")
-    ] = 2,
+        int | None,
+        typer.Option(min=2, help="Classes of an architecture; default what its paper tells apart."),
+    ] = None,
     as_json: o.JsonOption = False,
 ) -> None:
     """Show parameters, classes, input and card."""
     if name in catalogue.architecture_names():
+        system = catalogue.system_of(name)
+        row = catalogue.SYSTEMS[system]
+        n_classes = row.n_classes if classes is None else classes
         facts: dict[str, Any] = {
             "architecture": name,
-            "system": catalogue.system_of(name),
-            "classes": classes,
-            "parameters": _parameters(name, classes),
-            "input": _input_of(name),
+            "system": system,
+            "classes": n_classes,
+            "parameters": _parameters(name, n_classes),
+            "input": dict(row.input),
         }
         card = ""
     else:
@@ -110,13 +114,6 @@ def _facts(folder: Path, info: ModelInfo) -> dict[str, Any]:
 def _parameters(architecture: str, n_classes: int, **arguments: Any) -> int:
     network = catalogue.build(architecture, n_classes=n_classes, **arguments)
     return sum(p.numel() for p in network.parameters())
-
-
-def _input_of(architecture: str) -> dict[str, Any]:
-    from napari_cellpath.systems.deeppap.network import CROP, VIEW
-    from napari_cellpath.systems.deeppap.presets import PATCH
-
-    return {"channels": "RGB", "range": [0, 255], "patch": PATCH, "view": VIEW, "crop": CROP}
 
 
 @app.command("verify")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from napari_cellpath.core.errors import MissingFileError, OutputError
-from napari_cellpath.core.vocabulary import Border, Preset
+from napari_cellpath.core.vocabulary import Average, Border, Channel, Intensity, Preset
 
 
 class Device(StrEnum):
@@ -50,6 +50,15 @@ ThresholdOption = Annotated[
 ReviewBandOption = Annotated[
     float | None,
     typer.Option(min=0.0, max=0.5, help="Scores this near the threshold are counted as doubtful."),
+]
+ChannelOption = Annotated[
+    Channel, typer.Option(help="Plane of a colour image that shows the fluorescence.")
+]
+AverageOption = Annotated[
+    Average, typer.Option(help="d4 averages the eight ways round a cell; none is the paper's.")
+]
+IntensityOption = Annotated[
+    Intensity | None, typer.Option(help="How brightly the specimen fluoresces; written down.")
 ]
 MppOption = Annotated[
     float | None, typer.Option("--mpp", help="Micrometres per pixel; overrides the file's own.")

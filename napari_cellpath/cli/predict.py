@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from napari_cellpath.backend import connect
-from napari_cellpath.backend.job import Backend, Job, JobEvent
 from napari_cellpath.cli import options as o
-from napari_cellpath.core.errors import JobCancelledError, TableError
+from napari_cellpath.cli.predict_hep2 import hep2
+from napari_cellpath.cli.running import check_names, rows_of_images, run
+from napari_cellpath.core.errors import TableError
 from napari_cellpath.core.geometry import check_inside
 from napari_cellpath.core.requests import (
     NUCLEUS_CONTRAST,
@@ -38,6 +38,9 @@ app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images."
 @app.callback()
 def _group() -> None:
     """Score cells or regions of images."""
+
+
+app.command("hep2")(hep2)
 
 
 @app.command("deeppap")
@@ -86,14 +89,14 @@ def deeppap(
     if region is not None and not find_nuclei:
         raise TableError("--region goes with --find-nuclei; points say themselves where they are.")
     files = o.image_files(images)
-    _check_names(files)
+    check_names(files)
     for path in (out, summary_path(out)):
         o.check_output(path, [*files, *([] if points is None else [points])])
     entry = find_model(model, System.DEEPPAP)
     band = entry.info.review_band if review_band is None else review_band
     rows_of: dict[Path, list[PointRow]] = {}
     if points is not None:
-        rows_of = _points_of_images(read_points(points), files, points)
+        rows_of = rows_of_images(read_points(points), files, points)
         _check_points(rows_of, points)
     connection = connect(
         address=backend, device=device, precision=precision, inline=backend is None,
@@ -105,7 +108,7 @@ def deeppap(
                 found = FindNucleiRequest(
                     FileImage(str(file), mpp=mpp), str(entry.folder), region, *nucleus_um, contrast
                 )
-                rows_of[file] = _found_rows(_run(connection, found, quiet=as_json), file)
+                rows_of[file] = _found_rows(run(connection, found, quiet=as_json), file)
         on_image = {file: [r for r in rows if not r.outside] for file, rows in rows_of.items()}
         for file, rows in on_image.items():
             for note in image_notes(FileImage(str(file))) if rows else ():
@@ -123,7 +126,7 @@ def deeppap(
             for n, file in enumerate(files)
             if on_image[file]
         ]
-        calls = [call for r in requests for call in _run(connection, r, quiet=as_json)]
+        calls = [call for r in requests for call in run(connection, r, quiet=as_json)]
     finally:
         connection.close()
     answers = iter(calls)  # requests keep the rows' order, and so do their results
@@ -141,17 +144,6 @@ def deeppap(
     _summarise(records, calls, entry.label, band, out, as_json)
 
 
-def _check_names(files: Sequence[Path]) -> None:
-    """Tables name images by file name: two of one name could not be told apart."""
-    names = [file.name for file in files]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise TableError(
-            f"Two of the images are called {twice}, and tables name images by file name; "
-            "score them with two commands."
-        )
-
-
 def _check_points(rows_of: dict[Path, list[PointRow]], table: Path) -> None:
     for file, rows in rows_of.items():
         on_image = [r for r in rows if not r.outside]
@@ -164,56 +156,6 @@ def _found_rows(found: Sequence[FoundNucleus], file: Path) -> list[PointRow]:
     if not found:
         typer.echo(f"{file.name}: no nucleus was found.", err=True)
     return [PointRow(file.name, str(n), f.row, f.col, n, False) for n, f in enumerate(found)]
-
-
-def _points_of_images(
-    rows: Sequence[PointRow], files: Sequence[Path], table: Path
-) -> dict[Path, list[PointRow]]:
-    """Assign each row to its image by file name; one image needs no image column."""
-    by_name = {file.name: file for file in files}
-    found: dict[Path, list[PointRow]] = {file: [] for file in files}
-    for row in rows:
-        if row.image is None:
-            if len(files) > 1:
-                raise TableError(
-                    f"{table} has no 'image' column, but {len(files)} images were given. "
-                    "Add a column with each image's file name."
-                )
-            found[files[0]].append(row)
-            continue
-        name = Path(row.image.replace("\\", "/")).name
-        if name not in by_name:
-            raise TableError(
-                f"{table} line {row.line}: the image '{row.image}' is not among those given."
-            )
-        found[by_name[name]].append(row)
-    return found
-
-
-def _run(
-    connection: Backend, request: NucleusRequest | FindNucleiRequest, quiet: bool
-) -> Sequence[Any]:
-    """Submit, show progress on a terminal, wait; Ctrl-C cancels the job."""
-    shown = sys.stderr.isatty() and not quiet
-
-    def show(event: JobEvent) -> None:
-        if shown:
-            name = Path(request.image.path).name if isinstance(request.image, FileImage) else ""
-            left = "" if event.seconds_left is None else f", {event.seconds_left:.0f} s left"
-            typer.echo(f"\r{name}: {event.progress:4.0%}{left}   ", nl=False, err=True)
-
-    job: Job | None = None
-    try:
-        job = connection.submit(request, listener=show)
-        results: Sequence[Any] = job.result()
-    except KeyboardInterrupt:
-        if job is not None:
-            job.cancel()
-        raise JobCancelledError("cancelled; nothing was written.") from None
-    finally:
-        if shown:
-            typer.echo("", err=True)
-    return results
 
 
 def _unscored(image: str, row: PointRow) -> dict[str, Any]:

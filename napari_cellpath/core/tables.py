@@ -74,17 +74,50 @@ def read_points(path: str | os.PathLike[str], *, max_rows: int = MAX_POINTS) -> 
         in one image, or more than ``max_rows`` rows.
     """
     with open_table(path, "row and col") as table:
-        return list(_points(table, max_rows))
+        flags_at = table.columns.index("flags") if "flags" in table.columns else None
+        return [
+            PointRow(
+                row.image, row.id, row.numbers[0], row.numbers[1], row.line,
+                _says_outside(row.cells, flags_at),
+            )
+            for row in object_rows(table, ("row", "col"), max_rows, "points")
+        ]  # fmt: skip
 
 
-def _points(table: DelimitedTable, max_rows: int) -> Iterator[PointRow]:
+def _says_outside(cells: Sequence[str], flags_at: int | None) -> bool:
+    if flags_at is None or flags_at >= len(cells):
+        return False
+    return OUTSIDE in re.split(r"[;, ]+", cells[flags_at])
+
+
+@dataclass(frozen=True)
+class ObjectRow:
+    """One object of a table: its image and id, the numbers asked for, and the row as it stands."""
+
+    image: str | None
+    id: str
+    numbers: tuple[float, ...]
+    line: int
+    cells: Sequence[str]
+
+
+def object_rows(
+    table: DelimitedTable, numbers: tuple[str, ...], max_rows: int, what: str
+) -> Iterator[ObjectRow]:
+    """Rows of objects: columns of finite numbers, and ``image`` and ``id`` where there are any.
+
+    Raises
+    ------
+    TableError
+        A column is missing, a value is none, an id occurs twice in one image, there are more
+        than ``max_rows`` rows or none; ``what`` says what the rows are.
+    """
     name, columns = table.name, table.columns
-    check_columns(table, ("row", "col"), ("row", "col", "image", "id"))
-    row_at, col_at = columns.index("row"), columns.index("col")
+    check_columns(table, numbers, (*numbers, "image", "id"))
+    places = [columns.index(number) for number in numbers]
     image_at = columns.index("image") if "image" in columns else None
     id_at = columns.index("id") if "id" in columns else None
-    flags_at = columns.index("flags") if "flags" in columns else None
-    needed = max(row_at, col_at, image_at or 0, id_at or 0) + 1
+    needed = max(*places, image_at or 0, id_at or 0) + 1
     first_seen: dict[tuple[str | None, str], int] = {}
     count = 0
     for line, cells in table.rows():
@@ -97,25 +130,25 @@ def _points(table: DelimitedTable, max_rows: int) -> Iterator[PointRow]:
         image = cells[image_at].strip() if image_at is not None else None
         if image == "":
             raise TableError(f"{where}: the image name is empty.")
-        point_id = cells[id_at].strip() if id_at is not None else ""
-        point = PointRow(
+        given = cells[id_at].strip() if id_at is not None else ""
+        row = ObjectRow(
             image,
-            point_id or str(count),
-            table.number(cells[row_at], f"{where}: row"),
-            table.number(cells[col_at], f"{where}: col"),
+            given or str(count),
+            tuple(
+                table.number(cells[at], f"{where}: {number}")
+                for at, number in zip(places, numbers, strict=True)
+            ),
             line,
-            flags_at is not None
-            and flags_at < len(cells)
-            and OUTSIDE in re.split(r"[;, ]+", cells[flags_at]),
+            cells,
         )
         if id_at is not None:
-            before = first_seen.setdefault((image, point.id), line)
+            before = first_seen.setdefault((image, row.id), line)
             if before != line:
-                raise TableError(f"{where}: id '{point.id}' was used before, in line {before}.")
-        yield point
+                raise TableError(f"{where}: id '{row.id}' was used before, in line {before}.")
+        yield row
         count += 1
     if not count:
-        raise TableError(f"{name} has a header but no points.")
+        raise TableError(f"{name} has a header but no {what}.")
 
 
 def nucleus_columns(class_names: Sequence[str] = (), calibrated: bool = False) -> tuple[str, ...]:

@@ -49,6 +49,13 @@ PATTERNS = ("Homogeneous", "Speckled", "Nucleolar", "Centromere", "NuMem", "Golg
 """The six staining patterns of HEp-2 cells, in the order of the paper's tables (papers.md 4.6)."""
 
 
+class Intensity(StrEnum):
+    """How brightly a specimen fluoresces; a person says so."""
+
+    POSITIVE = "positive"
+    INTERMEDIATE = "intermediate"
+
+
 class Contrast(StrEnum):
     """What is done to the grey levels of a HEp-2 cell before the network sees them."""
 
@@ -95,6 +102,7 @@ FLAG_WORDS = {
     "unusual-nucleus-size": "a nucleus of another size than the training cells'",
     "blank": "nothing is to be seen there",
     "not-finite": "the network gave no number",
+    "tiny": "its box is too small for a pattern",
 }
 """What the flags of a call say to a person."""
 

@@ -20,7 +20,10 @@ from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models.download import download_starter, known_starters
 from napari_cellpath.models.format import INFO, ModelInfo, read_card, read_info
 
-DEFAULT_MODELS: dict[System, str] = {System.DEEPPAP: "deeppap-herlev"}
+DEFAULT_MODELS: dict[System, str] = {
+    System.DEEPPAP: "deeppap-herlev",
+    System.HEP2: "hep2-i3a",
+}
 """What a widget offers first; the starter of each system."""
 
 

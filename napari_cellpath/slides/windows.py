@@ -21,6 +21,8 @@ from napari_cellpath.slides.convert import channels_of, dtype_range, to_rgb8
 from napari_cellpath.slides.damage import reading
 from napari_cellpath.slides.slide import DEFAULT_MEMORY_BUDGET, Slide, open_slide
 
+COLOUR_PIXELS = 4096
+
 _Key = tuple[str, int, int]
 
 
@@ -121,6 +123,15 @@ def image_mpp(image: Image) -> float | None:
     if image.mpp is not None or isinstance(image, MemoryImage):
         return image.mpp
     return _open_slides.get(image.path).mpp
+
+
+def is_colour(image: Image) -> bool:
+    """Whether the planes of an image differ somewhere; of a slide, in its middle 4096 pixels."""
+    height, width = image_shape(image)
+    top, left = max(0, (height - COLOUR_PIXELS) // 2), max(0, (width - COLOUR_PIXELS) // 2)
+    high, wide = min(height, COLOUR_PIXELS), min(width, COLOUR_PIXELS)
+    rgb = read(source_of(image, top, left, high, wide), top, left, high, wide)
+    return bool((rgb[..., :2] != rgb[..., 1:]).any())
 
 
 def image_notes(image: Image) -> tuple[str, ...]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from napari_cellpath.core.errors import UnknownNameError
-from napari_cellpath.core.vocabulary import System
+from napari_cellpath.core.vocabulary import PATTERNS, System
+from napari_cellpath.systems.deeppap.presets import CROP, PATCH, VIEW
+from napari_cellpath.systems.hep2.cells import FRAMING, SIZE
 from napari_cellpath.systems.protocol import SystemEntry, load_object
 
 SYSTEMS: dict[System, SystemEntry] = {
@@ -17,6 +19,7 @@ SYSTEMS: dict[System, SystemEntry] = {
             "alexnet-tv": "napari_cellpath.systems.deeppap.network:alexnet_tv",
             "squeezenet1_0": "napari_cellpath.systems.deeppap.network:squeezenet1_0",
         },
+        input={"channels": "RGB", "range": [0, 255], "patch": PATCH, "view": VIEW, "crop": CROP},
     ),
     System.HEP2: SystemEntry(
         plan="napari_cellpath.systems.hep2.plans:make_plan",
@@ -26,6 +29,8 @@ SYSTEMS: dict[System, SystemEntry] = {
             "nin-matconvnet": "napari_cellpath.systems.hep2.network:nin_matconvnet",
             "resnet8": "napari_cellpath.systems.hep2.network:resnet8",
         },
+        n_classes=len(PATTERNS),
+        input={"channels": 1, "range": [0, 1], "size": SIZE, "framing": FRAMING},
     ),
 }
 

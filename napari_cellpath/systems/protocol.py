@@ -100,11 +100,17 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class SystemEntry:
-    """Where a system's two halves live, as ``module:name``, imported when first needed."""
+    """Where a system's two halves live, as ``module:name``, imported when first needed.
+
+    ``n_classes`` is what its paper tells apart, and ``input`` what its networks take, as
+    ``models show`` says it of an architecture without weights.
+    """
 
     plan: str
     predictor: str
     architectures: Mapping[str, str] = field(default_factory=dict)
+    n_classes: int = 2
+    input: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_object(target: str) -> Any:

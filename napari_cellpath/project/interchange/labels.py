@@ -26,7 +26,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from napari_cellpath.core.annotations import Annotation, ImageFacts, Shape, tuplify
-from napari_cellpath.core.errors import CellpathError, OutputError, TableError
+from napari_cellpath.core.errors import CellpathError, MissingFileError, OutputError, TableError
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.project.interchange.facts import (
     KEY,
@@ -176,7 +176,7 @@ def read_labels(path: str | Path, intake: Intake) -> None:
         It is no label image, or does not fit the image.
     """
     file = Path(path)
-    pixels, mpp, software = _pixels(file)
+    pixels, mpp, software = label_pixels(file)
     sidecar = _sidecar(file, software)
     facts = sidecar.get(KEY)
     image = intake.only_image()
@@ -209,8 +209,18 @@ def read_labels(path: str | Path, intake: Intake) -> None:
         reader.take([region], "a complete region")
 
 
-def _pixels(file: Path) -> tuple[NDArray[Any], float | None, str]:
-    """Labels, micrometres per pixel and the program that wrote them."""
+def label_pixels(file: Path) -> tuple[NDArray[Any], float | None, str]:
+    """Labels (H, W), micrometres per pixel and the program that wrote them.
+
+    Raises
+    ------
+    UnreadableImageError, ImageTooLargeError
+        It is no TIFF that can be read.
+    TableError
+        It is no label image, or claims more than `MAX_PIXELS`.
+    """
+    if not file.exists():
+        raise MissingFileError(f"{file} does not exist; give a label TIFF.")
     with reading(file), tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         if len(tiff.pages) > 1 and not tiff.series[0].is_pyramidal:

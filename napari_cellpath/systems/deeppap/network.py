@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision import models as tv
 
-CROP = 227
-VIEW = 256
+from napari_cellpath.systems.deeppap.presets import CROP as CROP
+from napari_cellpath.systems.deeppap.presets import VIEW as VIEW
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -14,6 +14,8 @@ from napari_cellpath.core.vocabulary import Preset
 
 USUAL_MPP = 0.2  # micrometres a pixel where neither image nor model state any
 PATCH = 128  # pixels at the model's scale (papers.md 1.2)
+VIEW = 256  # side of an enlarged patch
+CROP = 227  # side of what the network takes
 MAX_SHIFT = 10  # pixels (papers.md 1.3)
 N_ROTATIONS = 10
 N_SHIFTS = 10

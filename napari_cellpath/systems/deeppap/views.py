@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_cellpath.systems.deeppap.presets import PATCH, ViewSpec
-
-VIEW = 256
-CROP = 227
+from napari_cellpath.systems.deeppap.presets import CROP, PATCH, VIEW, ViewSpec
 
 
 def rotate_patch(window: Tensor, angle: float, shift: tuple[int, int]) -> Tensor:
