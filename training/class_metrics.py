@@ -143,14 +143,13 @@ def _by_class(
             return float(right[rows].mean())
 
         own = where[mine].tolist()
+        interval = m.bootstrap_interval(recall, own, seed=seed, strata=truth[mine])
         found[name] = {
             "n": len(mine),
             "n_groups": len(set(own)),
             "right": int(right.sum()),
             "recall": m.plain(float(right.mean())),
-            "recall_interval": m.plain(
-                m.bootstrap_interval(recall, own, seed=seed, strata=truth[mine])
-            ),
+            "recall_interval": m.plain(interval),
         }
     return found
 
