@@ -31,7 +31,8 @@ from napari_cellpath.models.registry import DEFAULT_MODELS
 from training.allocator import keep_freed_memory
 from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, CellRecord, read_cells
-from training.recipe import Recipe, read_recipe
+from training.deeppap_recipe import Recipe
+from training.recipe import read_recipe
 
 AGREEMENT, FEWER, CLOSE = 0.995, 10.0, 0.01
 

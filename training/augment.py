@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from napari_cellpath.core.geometry import edge_of_point
 from napari_cellpath.systems.deeppap.presets import PATCH
 from napari_cellpath.systems.deeppap.views import CROP, VIEW, enlarge
-from training.recipe import Augmentation
+from training.deeppap_recipe import Augmentation
 
 WINDOW = 248
 """Half of it exceeds sqrt(2) * (64 * 1.2 + 10), the farthest sample of any training view."""

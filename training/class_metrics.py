@@ -87,8 +87,8 @@ def class_report(
 ) -> dict[str, Any]:
     """Everything papers.md 4.6 and 4.10 ask of a classifier of patterns, ready for JSON.
 
-    Intervals resample whole groups (specimens); a draw without a class takes the mean over the
-    others. NaN becomes None.
+    Intervals resample whole groups (specimens), class by class: a specimen has one pattern.
+    NaN becomes None.
     """
     wanted = np.asarray(truth, dtype=np.intp)
     called = probabilities.argmax(axis=1)
@@ -114,7 +114,9 @@ def class_report(
     }
     for name, measure in measures.items():
         draws = 200 if name == "auc" else 1000  # each draw of it sorts all cells, once a class
-        report[f"{name}_interval"] = m.bootstrap_interval(measure, groups, n=draws, seed=seed)
+        report[f"{name}_interval"] = m.bootstrap_interval(
+            measure, groups, n=draws, seed=seed, strata=wanted
+        )
     report["by_class"] = _by_class(wanted, called, groups, names, seed)
     report["confusion"] = table.tolist()
     report["bins"] = m.BINS
@@ -141,12 +143,13 @@ def _by_class(
             return float(right[rows].mean())
 
         own = where[mine].tolist()
+        interval = m.bootstrap_interval(recall, own, seed=seed, strata=truth[mine])
         found[name] = {
             "n": len(mine),
             "n_groups": len(set(own)),
             "right": int(right.sum()),
             "recall": m.plain(float(right.mean())),
-            "recall_interval": m.plain(m.bootstrap_interval(recall, own, seed=seed)),
+            "recall_interval": m.plain(interval),
         }
     return found
 

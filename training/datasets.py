@@ -25,7 +25,7 @@ from napari_cellpath.core.vocabulary import CLASS_COLOURS
 from napari_cellpath.models import ClassInfo
 from napari_cellpath.samples.data import data_folder, herlev
 from napari_cellpath.systems.deeppap.presets import WINDOW
-from training.recipe import Data
+from training.deeppap_recipe import Data
 
 HERLEV_CLASSES = (
     ("normal superficial", False), ("normal intermediate", False), ("normal columnar", False),

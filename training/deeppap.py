@@ -18,9 +18,9 @@ from training.augment import random_crops, random_views
 from training.cells import Cells
 from training.datasets import CellData
 from training.deeppap_network import TrainingNetwork
+from training.deeppap_recipe import Recipe
 from training.fit import Metrics
 from training.initial import build_network
-from training.recipe import Recipe
 from training.trainer import HUGE_LOSS, Rows, Trainer, class_weights, epoch_batches
 
 

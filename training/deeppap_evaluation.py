@@ -14,10 +14,10 @@ from napari_cellpath.models import ModelInfo
 from training import metrics as m
 from training.calibration import calibrated
 from training.datasets import CellData, read_cells
+from training.deeppap_recipe import Data
 from training.evaluation import Part, open_evaluation, written
 from training.finetune_data import targets_of
 from training.project_data import is_project, read_project
-from training.recipe import Data
 from training.scoring import score_cells
 
 

@@ -23,12 +23,12 @@ from training.cells import Cells
 from training.datasets import CellData, CellRecord, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
 from training.deeppap_network import TrainingNetwork
+from training.deeppap_recipe import INPUTS, Recipe
 from training.finetune_full import NearParent
 from training.finetune_kit import FeatureSource, FineTuneKit, Probabilities, Progress
 from training.fit import StopCheck
 from training.progress import ProgressLog
 from training.project_data import read_project
-from training.recipe import INPUTS, Recipe
 from training.report import Frozen
 from training.scoring import score_cells
 from training.trainer import Rows

@@ -23,8 +23,8 @@ from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
 from training.deeppap_finetune import blank_cells
+from training.deeppap_recipe import Recipe
 from training.fit import Metrics, StopCheck
-from training.recipe import Recipe
 from training.record import model_info, trained_rows
 from training.scoring import score_cells
 from training.trainer import Rows, mean_state, packed

@@ -19,7 +19,7 @@ from napari_cellpath.systems.deeppap.caffenet import (
 )
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training.datasets import find_folder
-from training.recipe import Network
+from training.deeppap_recipe import Network
 
 
 def build_network(settings: Network, n_classes: int) -> tuple[DeepPapNetwork, str]:

@@ -185,6 +185,7 @@ def bootstrap_interval(
     n: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    strata: ArrayLike | None = None,
 ) -> tuple[float, float]:
     """Percentile interval from resampling whole groups with replacement.
 
@@ -198,19 +199,37 @@ def bootstrap_interval(
         Group of each row.
     n, level, seed
         Draws, coverage, seed.
+    strata
+        Class of each row, where groups are of one class as specimens are: each class keeps as
+        many groups in every draw as it has (groups of several classes count for their commonest).
+        Without it a draw can lose a class altogether.
     """
-    _, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    members = [np.flatnonzero(group_of == g) for g in range(int(group_of.max()) + 1)]
+    parts = _strata(groups, strata)
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(n):
-        drawn = rng.integers(0, len(members), len(members))
-        values.append(measure(np.concatenate([members[g] for g in drawn])))
+        drawn = [units[g] for units in parts for g in rng.integers(0, len(units), len(units))]
+        values.append(measure(np.concatenate(drawn)))
     finite = np.asarray(values)[np.isfinite(values)]
     if finite.size == 0:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _strata(groups: Sequence[str], strata: ArrayLike | None) -> list[list[NDArray[np.intp]]]:
+    """Rows of each group, by stratum; the cells of a group alone in its stratum are its units."""
+    _, group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    members = [np.flatnonzero(group_of == g) for g in range(int(group_of.max()) + 1)]
+    if strata is None:
+        return [members]
+    classes = np.asarray(strata, dtype=np.intp)
+    found: dict[int, list[NDArray[np.intp]]] = {}
+    for rows in members:
+        found.setdefault(int(np.bincount(classes[rows]).argmax()), []).append(rows)
+    return [
+        units if len(units) > 1 else list(units[0][:, None]) for _, units in sorted(found.items())
+    ]
 
 
 def paired_interval(
@@ -220,6 +239,7 @@ def paired_interval(
     n: int = 2000,
     level: float = 0.95,
     seed: int = 0,
+    strata: ArrayLike | None = None,
 ) -> tuple[tuple[float, float], str]:
     """Percentile interval of the difference between two models on the same cells.
 
@@ -232,8 +252,8 @@ def paired_interval(
         are dropped.
     groups
         Group of each row. With `LEAST_GROUPS` or more of them whole groups are drawn, else cells.
-    n, level, seed
-        Draws, coverage, seed.
+    n, level, seed, strata
+        As of `bootstrap_interval`.
 
     Returns
     -------
@@ -245,8 +265,9 @@ def paired_interval(
     by_group = len(set(groups)) >= LEAST_GROUPS
     units = list(groups) if by_group else [f"{i:08d}" for i in range(len(groups))]
     interval = bootstrap_interval(
-        lambda rows: measure(rows, 1) - measure(rows, 0), units, n=n, level=level, seed=seed
-    )
+        lambda rows: measure(rows, 1) - measure(rows, 0), units, n=n, level=level, seed=seed,
+        strata=strata,
+    )  # fmt: skip
     return interval, "groups" if by_group else "cells"
 
 

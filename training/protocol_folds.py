@@ -13,8 +13,8 @@ from napari_cellpath.core.vocabulary import Border, System
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
 from training.datasets import TWO_CLASSES
+from training.deeppap_recipe import Recipe
 from training.protocol_parts import Folds
-from training.recipe import Recipe
 from training.scoring import ScoredViews, score_cells
 from training.splits import make_split
 

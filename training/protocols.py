@@ -22,11 +22,12 @@ from training.cells import Cells
 from training.checkpoint import write_whole
 from training.datasets import CellData, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
+from training.deeppap_recipe import Recipe
 from training.fit import StopCheck
 from training.plots import draw_report
 from training.protocol_folds import Look, Protocol, ProtocolFolds
 from training.protocol_parts import Say, csv_text, open_protocol
-from training.recipe import Recipe, check_recipe, recipe_of
+from training.recipe import check_recipe, recipe_of
 from training.scoring import ScoredViews
 
 FOLDS = 5

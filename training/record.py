@@ -11,10 +11,11 @@ import numpy as np
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import Calibration, ClassInfo, ModelInfo
 from training.datasets import CellData
+from training.deeppap_recipe import Recipe
 from training.domain import domain_of_cells
 from training.fit import Metrics
 from training.provenance import image_hashes
-from training.recipe import CommonRecipe, Recipe
+from training.recipe import CommonRecipe
 from training.splits import Indices, SplitPlan
 
 _PACKAGES = ("napari-cellpath", "torch", "torchvision", "lightning", "numpy", "safetensors")

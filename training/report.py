@@ -75,6 +75,11 @@ class Frozen:
         return [r.group for r in self.records]
 
     @property
+    def strata(self) -> NDArray[np.intp] | None:
+        """Class of each cell, where whole groups are of one; see `metrics.bootstrap_interval`."""
+        return None
+
+    @property
     def told(self) -> str:
         """What a score is the probability of."""
         return "abnormal"
@@ -190,7 +195,7 @@ def _paired(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any
     everything = np.arange(len(cells.targets))
     found: dict[str, Any] = {}
     for name, measure in (("accuracy", accuracy), (cells.mean_recall, recall), ("auc", auc)):
-        interval, resampled = m.paired_interval(measure, cells.groups)
+        interval, resampled = m.paired_interval(measure, cells.groups, strata=cells.strata)
         found[name] = {
             "gain": m.plain(measure(everything, 1) - measure(everything, 0)),
             "interval": [m.plain(v) for v in interval],

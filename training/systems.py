@@ -50,7 +50,7 @@ class TrainingEntry:
 
 SYSTEMS: Mapping[System, TrainingEntry] = {
     System.DEEPPAP: TrainingEntry(
-        recipe="training.recipe:Recipe",
+        recipe="training.deeppap_recipe:Recipe",
         run="training.deeppap_run:run_deeppap",
         kit="training.deeppap_finetune:DeepPapKit",
         blank="training.deeppap_run:blank_run",

@@ -16,11 +16,12 @@ from napari_cellpath.core.errors import CellpathError, JobCancelledError, Recipe
 from napari_cellpath.models import read_features, read_info, read_tensors, verify
 from napari_cellpath.systems.deeppap.predict import load_network
 from tests.training.projects import MadeProject, make_project, offer, write_parent
+from training.deeppap_recipe import Recipe
 from training.finetune_data import read_sides
 from training.progress import read_progress
 from training.project_data import cells_of
 from training.provenance import image_hash, image_hashes
-from training.recipe import Recipe, check_recipe
+from training.recipe import check_recipe
 from training.scoring import score_cells
 
 SPLIT = {Part.TRAIN: 7, Part.FROZEN: 9}

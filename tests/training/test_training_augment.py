@@ -21,7 +21,7 @@ from training.augment import (
     sample_patches,
     vary_parts,
 )
-from training.recipe import Augmentation, Borders
+from training.deeppap_recipe import Augmentation, Borders
 
 RNG = np.random.default_rng(5)
 IMAGE = RNG.integers(1, 255, (90, 110, 3), dtype=np.uint8)

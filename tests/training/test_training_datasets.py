@@ -12,7 +12,7 @@ from PIL import Image
 from napari_cellpath.core.errors import CellpathError
 from tests.training.conftest import read_table, write_table
 from training.datasets import find_folder, read_cells
-from training.recipe import Data
+from training.deeppap_recipe import Data
 
 
 def test_herlev_layout(cells_folder: Path) -> None:

@@ -22,8 +22,9 @@ from napari_cellpath.systems.deeppap.predict import NucleusPredictor, load_netwo
 from tests.training.conftest import write_herlev
 from training.datasets import read_cells
 from training.deeppap import views_of_cells
+from training.deeppap_recipe import Data, Network, Recipe
 from training.initial import build_network
-from training.recipe import Data, Network, Recipe, read_recipe
+from training.recipe import read_recipe
 from training.scoring import jittered_centre, score_cells
 from training.trainer import class_weights, epoch_batches, mean_state
 

@@ -17,8 +17,8 @@ from napari_cellpath.core.errors import JobCancelledError, ModelError
 from tests.training.conftest import draw_cell
 from training import checkpoint
 from training.augment import cut_window, random_views
+from training.deeppap_recipe import Augmentation
 from training.fit import Fit, cosine_factor, make_fabric, step_factor
-from training.recipe import Augmentation
 
 
 def small_net() -> nn.Module:

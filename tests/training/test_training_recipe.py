@@ -11,7 +11,8 @@ import yaml
 import training
 from napari_cellpath.core.errors import CellpathError, MissingFileError, RecipeError
 from training.budget import Speed, fit_to_budget, planned_seconds
-from training.recipe import Recipe, read_recipe, write_recipe
+from training.deeppap_recipe import Recipe
+from training.recipe import read_recipe, write_recipe
 from training.systems import SYSTEMS, load
 
 RECIPES = sorted((Path(training.__file__).parent / "recipes").glob("*.yaml"))

@@ -15,7 +15,8 @@ from napari_cellpath.samples import data_folder
 from napari_cellpath.systems.deeppap.predict import load_network
 from training import metrics as m
 from training.datasets import read_cells
-from training.recipe import Data, check_recipe, read_recipe
+from training.deeppap_recipe import Data
+from training.recipe import check_recipe, read_recipe
 from training.scoring import score_cells
 
 TOP = Path(training.__file__).resolve().parents[1]

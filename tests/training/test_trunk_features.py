@@ -13,7 +13,7 @@ from napari_cellpath.models.format import FEATURES, MAX_FEATURES_BYTES
 from napari_cellpath.systems.catalogue import build
 from tests.support.models import write_random_model
 from training.datasets import read_cells
-from training.recipe import Data
+from training.deeppap_recipe import Data
 from training.scoring import score_cells
 from training.trunk_features import (
     FeatureCache,

@@ -25,7 +25,7 @@ from napari_cellpath.widgets.nuclei import NucleiDock
 from napari_cellpath.widgets.train import TrainDock
 from tests.support.blinding import write_blinded
 from training.datasets import CellRecord, read_cells
-from training.recipe import Data
+from training.deeppap_recipe import Data
 from training.splits import assign_parts
 
 BLIND_TO = [4, 5, 6]

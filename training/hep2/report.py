@@ -22,6 +22,11 @@ class FrozenPatterns(Frozen):
     """The frozen cells and their patterns."""
 
     @property
+    def strata(self) -> NDArray[np.intp]:
+        """A specimen has one pattern."""
+        return self.targets
+
+    @property
     def told(self) -> str:
         """What a score is the probability of."""
         return "called right"
@@ -89,7 +94,7 @@ class FrozenPatterns(Frozen):
             }
             everything = np.arange(len(self.targets))
             found = {k: measure(everything) for k, measure in whole.items()} | {
-                f"{k}_interval": m.bootstrap_interval(measure, self.groups)
+                f"{k}_interval": m.bootstrap_interval(measure, self.groups, strata=self.strata)
                 for k, measure in whole.items()
             }
             report["calibrated"] = {key: m.plain(found[key]) for key in CALIBRATED}

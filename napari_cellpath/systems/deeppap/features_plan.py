@@ -46,15 +46,15 @@ class FeaturesPlan:
     def __init__(self, request: FeaturesRequest) -> None:
         entry = find_model(request.model, System.DEEPPAP)
         self.request = request
+        nuclei = tuple(n for n in request.objects if isinstance(n, Nucleus))
         self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)
         image = request.image
         name = image.path if isinstance(image, FileImage) else image.name
         self.target = f"features:{name}"
         shape = image_shape(image)
-        for number, nucleus in enumerate(request.objects, start=1):
+        for number, nucleus in enumerate(nuclei, start=1):
             check_inside(nucleus.row, nucleus.col, shape, f"Nucleus {number}")
         self._half = round(WINDOW / 2 * scale_between(image_mpp(image), entry.info.mpp))
-        nuclei = request.objects
         self._ready = deque(nuclei[i : i + AT_ONCE] for i in range(0, len(nuclei), AT_ONCE))
         self._vectors: dict[str, NDArray[np.float32]] = {}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.requests import FeaturesRequest, PatternRequest
+from napari_cellpath.core.requests import CellBox, FeaturesRequest, PatternRequest
 from napari_cellpath.core.results import CellFeatures
 from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.systems.hep2.plan import PatternPayload, PatternPlan
@@ -36,8 +36,9 @@ class FeaturesPlan:
 
     def __init__(self, request: FeaturesRequest) -> None:
         self.request = request
+        cells = tuple(cell for cell in request.objects if isinstance(cell, CellBox))
         self._pooling = PatternPlan(
-            PatternRequest(request.image, request.objects, request.model, average=Average.NONE)
+            PatternRequest(request.image, cells, request.model, average=Average.NONE)
         )
         self.target = f"features of {self._pooling.target}"
         self._vectors: dict[int, NDArray[np.float32]] = {}

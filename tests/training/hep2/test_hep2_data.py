@@ -1,4 +1,4 @@
-"""Layouts of HEp-2 data, what is refused, and that training cuts cells as inference does."""
+"""Layouts of HEp-2 data, what is refused of them; training cuts cells as inference does."""
 
 from __future__ import annotations
 

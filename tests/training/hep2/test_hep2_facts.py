@@ -196,3 +196,19 @@ def test_measures_of_several_classes() -> None:
         "specimen": "a", "truth": "H", "cells": 2, "wrong": 1, "error": 0.5, "vote": "H",
         "mean": "H",
     }  # fmt: skip
+
+
+def test_intervals_keep_every_class_in_every_draw() -> None:
+    """Specimens are drawn pattern by pattern; a pattern's only specimen has its cells drawn."""
+    truth = np.repeat([0, 1, 2], [40, 8, 6])
+    groups = [f"h{k // 4}" for k in range(40)] + ["s0"] * 4 + ["s1"] * 4 + ["golgi"] * 6
+    seen = []
+
+    def look(rows: np.ndarray) -> float:
+        seen.append(np.bincount(truth[rows], minlength=3).tolist())
+        return float((rows == 53).sum())
+
+    low, high = m.bootstrap_interval(look, groups, n=200, strata=truth)
+    assert seen == [[40, 8, 6]] * 200
+    assert low == 0
+    assert high >= 2  # the last cell is drawn by itself, up to several times
