@@ -88,7 +88,7 @@ def cells_command(
     words += ["--model", model]
     if request.channel is not Channel.GREEN:
         words += ["--channel", str(request.channel)]
-    if request.average is not Average.NONE:
+    if request.average is not Average.MODEL:
         words += ["--average", str(request.average)]
     if intensity:
         words += ["--intensity", intensity]

@@ -55,7 +55,11 @@ ChannelOption = Annotated[
     Channel, typer.Option(help="Plane of a colour image that shows the fluorescence.")
 ]
 AverageOption = Annotated[
-    Average, typer.Option(help="d4 averages the eight ways round a cell; none is the paper's.")
+    Average,
+    typer.Option(
+        help="d4 averages the eight ways round a cell; none is the paper's; model: what the "
+        "model was measured with."
+    ),
 ]
 IntensityOption = Annotated[
     Intensity | None, typer.Option(help="How brightly the specimen fluoresces; written down.")

@@ -91,7 +91,7 @@ def hep2(
     ] = None,
     model: o.ModelOption = DEFAULT_MODELS[System.HEP2],
     channel: o.ChannelOption = Channel.GREEN,
-    average: o.AverageOption = Average.NONE,
+    average: o.AverageOption = Average.MODEL,
     intensity: o.IntensityOption = None,
     specimen: Annotated[str, typer.Option(help="Name of the specimen the images are of.")] = "",
     confidence: Annotated[

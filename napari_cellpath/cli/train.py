@@ -124,7 +124,7 @@ def evaluate(
     threshold: o.ThresholdOption = None,
     average: Annotated[
         Average, typer.Option(help="hep2: d4 takes the mean over a cell's eight turns and mirrors.")
-    ] = Average.NONE,
+    ] = Average.MODEL,
     channel: Annotated[
         Channel, typer.Option(help="hep2: which plane of a colour image is looked at.")
     ] = Channel.GREEN,

@@ -168,7 +168,7 @@ class PatternRequest:
     model: str
     whole: bool = False
     channel: Channel = Channel.GREEN
-    average: Average = Average.NONE
+    average: Average = Average.MODEL
     system: System = System.HEP2
 
 

@@ -66,6 +66,7 @@ class Contrast(StrEnum):
 class Average(StrEnum):
     """How many ways round a HEp-2 cell is looked at."""
 
+    MODEL = "model"  # as many as its model was measured with
     NONE = "none"  # as it is, the paper's
     D4 = "d4"  # the four right-angle rotations and their mirrors: the same whichever way it lies
 

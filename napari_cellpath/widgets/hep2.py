@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import napari
 
 AVERAGES = (
+    Choice(Average.MODEL, "as the model was measured", "What the numbers of its card are of."),
     Choice(Average.NONE, "none · as the cell lies", "One look, as published."),
     Choice(
         Average.D4, "d4 · mean of 8 ways round",

@@ -111,7 +111,7 @@ class Method(Chosen):
 class CellMethod(Chosen):
     """Model, channel and average decide the patterns; the review band only reads the margins."""
 
-    average: Average = Average.NONE
+    average: Average = Average.MODEL
     channel: Channel = Channel.GREEN
     band: float = CELL_BAND
 

@@ -21,10 +21,9 @@ from napari_cellpath.slides.windows import image_shape, read
 from napari_cellpath.systems.hep2.cells import (
     CellInput,
     crop_of,
+    frame_of,
     needed,
     prepare,
-    square_of,
-    whole_of,
 )
 from training.datasets import (
     IMAGE_SUFFIXES,
@@ -145,10 +144,8 @@ def crop_cell(record: CellRecord, channel: Channel, wanted: CellInput) -> Tensor
     """
     source = FileImage(str(record.image))
     shape = image_shape(source)
-    if record.box is None:
-        frame = whole_of(CellBox(0, 0, *shape))
-    else:
-        frame = square_of(CellBox(*record.box), wanted.framing)
+    box = CellBox(0, 0, *shape) if record.box is None else CellBox(*record.box)
+    frame = frame_of(box, shape, wanted.framing)
     top, left, bottom, right = needed(frame, shape)
     pixels = read(source, top, left, bottom - top, right - left)
     crop = np.ascontiguousarray(crop_of(pixels, frame, shape, (top, left)))

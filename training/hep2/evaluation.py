@@ -26,7 +26,7 @@ def evaluate_hep2(
     data: str | Path,
     out: Path | str | None = None,
     *,
-    average: Average | str = Average.NONE,
+    average: Average | str = Average.MODEL,
     channel: Channel | str = Channel.GREEN,
     part: Part | None = None,
     groups: Sequence[str] | None = None,
@@ -45,7 +45,8 @@ def evaluate_hep2(
     out
         Report to write (JSON), or None.
     average
-        ``none``: each cell as it is; ``d4``: the mean over its eight turns and mirrors.
+        ``none``: each cell as it is; ``d4``: the mean over its eight turns and mirrors;
+        ``model``: as the model was measured.
     channel
         Which plane of a colour image is looked at.
     part, groups, device, should_stop, on_progress
@@ -78,15 +79,16 @@ def evaluate_hep2(
     records = [found.cells.records[i] for i in found.chosen]
     truth = targets_of(found.cells, found.info)[found.chosen]
     wanted = CellInput.of(found.info.input, found.info.name)
+    looks = wanted.average if Average(average) is Average.MODEL else Average(average)
     probabilities = score_cells(
-        found.network, crop_cells(records, Channel(channel), wanted), Average(average),
+        found.network, crop_cells(records, Channel(channel), wanted), looks,
         should_stop=should_stop, on_progress=on_progress,
     )  # fmt: skip
     where = [r.group for r in records]
     names = list(found.info.class_names)
     report: dict[str, Any] = {
         **found.facts,
-        "average": str(Average(average)),
+        "average": str(looks),
         "channel": str(Channel(channel)),
         "grouped_by": found.cells.grouped_by,
         **cm.class_report(truth, probabilities, where, names),

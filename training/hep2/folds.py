@@ -69,7 +69,7 @@ class PatternFolds(Folds[Hep2Recipe]):
             "architecture": settings.architecture,
             "arguments": dict(settings.arguments) | members,
             "classes": self.cells.fine_classes,
-            "input": input_of(settings).facts(),
+            "input": input_of(self.recipe).facts(),
         }
 
     def scores(self, network: Any, rows: Indices) -> dict[str, Any]:

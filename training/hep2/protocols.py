@@ -139,7 +139,7 @@ def reproduce(
     if mode == "cell":
         say(WARNING)
     started = time.time()
-    loaded = Hep2Cells.load(cells, recipe.data.channel, input_of(recipe.network))
+    loaded = Hep2Cells.load(cells, recipe.data.channel, input_of(recipe))
     trainer = Hep2Trainer(recipe, cells, loaded, device=device, say=say, should_stop=should_stop)
     trainer.recipe = recipe = _within(recipe, budget, trainer, plan, run_folds, shares, say)
     report: dict[str, Any] = {

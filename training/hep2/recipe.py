@@ -28,6 +28,9 @@ class Hep2Data(Source):
     )
 
 
+Looks = Literal[Average.NONE, Average.D4]
+
+
 class Hep2Network(Section):
     """What learns, and what it is shown."""
 
@@ -142,12 +145,12 @@ class Hep2Recipe(CommonRecipe):
     sampling: Sampling = Sampling()  # type: ignore[call-arg]
     augmentation: Hep2Augmentation = Hep2Augmentation()  # type: ignore[call-arg]
     batch: int = Field(64, ge=1, le=4096)
-    evaluation: Average = Field(
+    evaluation: Looks = Field(
         Average.NONE,
-        description="How the reserve, or the frozen part, is looked at: none, as it is; d4: mean "
-        "over the eight turns and mirrors.",
+        description="How the reserve, or the frozen part, is looked at, and by default whatever "
+        "the model is used on: none, as it is; d4: mean over the eight turns and mirrors.",
     )
-    fold_evaluation: Average = Field(Average.NONE, description="How the folds are looked at.")
+    fold_evaluation: Looks = Field(Average.NONE, description="How the folds are looked at.")
 
     @property
     def inputs(self) -> tuple[int, int]:

@@ -50,7 +50,7 @@ def run_hep2(
         f"reserve {len(split.reserve)} cells; {recipe.split.run_folds} of {recipe.split.folds} "
         "folds are trained for validation"
     )
-    cells = Hep2Cells.load(data, recipe.data.channel, input_of(recipe.network))
+    cells = Hep2Cells.load(data, recipe.data.channel, input_of(recipe))
     trainer = Hep2Trainer(recipe, data, cells, device=device, say=say, should_stop=should_stop)
     plan_time(
         trainer, out, measure_speed(trainer, split.development),
@@ -198,7 +198,7 @@ class Hep2Run(TrainingRun[Hep2Recipe]):
             architecture=r.network.architecture,
             arguments=dict(r.network.arguments) | ({"members": members} if members > 1 else {}),
             classes=data.fine_classes,
-            input=input_of(r.network).facts(),
+            input=input_of(r).facts(),
             mpp=data.mpp,
             calibration=calibration,
             data=facts | {"trained_on_cells": len(trained)},

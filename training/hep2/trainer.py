@@ -31,9 +31,10 @@ from training.trainer import HUGE_LOSS, Learner, Rows, Trainer, class_weights, e
 _TURNS = 8
 
 
-def input_of(settings: NetworkSettings) -> CellInput:
-    """How the network of a recipe wants its cells."""
-    return CellInput(settings.size, settings.contrast, settings.framing)
+def input_of(recipe: Hep2Recipe) -> CellInput:
+    """How the network of a recipe wants its cells, and how it will be measured."""
+    wants = recipe.network
+    return CellInput(wants.size, wants.contrast, wants.framing, recipe.evaluation)
 
 
 def build(settings: NetworkSettings, n_classes: int, members: int = 1) -> Hep2Network:

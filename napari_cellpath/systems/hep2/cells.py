@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from napari_cellpath.core.errors import ModelError, OutsideImageError
 from napari_cellpath.core.geometry import boxes_of_labels
 from napari_cellpath.core.requests import CellBox, new_uid
-from napari_cellpath.core.vocabulary import Channel, Contrast
+from napari_cellpath.core.vocabulary import Average, Channel, Contrast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,11 +50,14 @@ class CellInput:
         ``none`` (the paper's) or ``minmax`` of each crop.
     framing
         Side of the square seen, in lengths of the longer side of the nucleus' box.
+    average
+        How many ways round a cell was looked at when the model was measured.
     """
 
     size: int = SIZE
     contrast: Contrast = Contrast.NONE
     framing: float = FRAMING
+    average: Average = Average.NONE
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], where: str) -> CellInput:
@@ -75,13 +78,16 @@ class CellInput:
             raise ModelError(
                 f"{where}: there is no contrast '{contrast}'; known: {', '.join(Contrast)}."
             )
-        return cls(size, Contrast(contrast), float(framing))
+        average = facts.get("average", Average.NONE)
+        if average not in (Average.NONE, Average.D4):
+            raise ModelError(f"{where}: there is no average '{average}'; known: none, d4.")
+        return cls(size, Contrast(contrast), float(framing), Average(average))
 
     def facts(self) -> dict[str, Any]:
         """What `of` reads, for ``model.json``."""
         return {
             "size": self.size, "channels": 1, "contrast": str(self.contrast),
-            "framing": self.framing,
+            "framing": self.framing, "average": str(self.average),
         }  # fmt: skip
 
 
@@ -152,6 +158,16 @@ def is_tiny(box: CellBox) -> bool:
 def whole_of(box: CellBox) -> Frame:
     """The box itself: how an image of a single cell is seen."""
     return Frame(box.row0, box.col0, box.row1 - box.row0, box.col1 - box.col0)
+
+
+def frame_of(box: CellBox, shape: tuple[int, int], framing: float = FRAMING) -> Frame:
+    """What the network sees of a cell: the square round its box.
+
+    A box that is the whole image marks an image of a single cell, which is seen as it is.
+    """
+    if (box.row0, box.col0, box.row1, box.col1) == (0, 0, *shape):
+        return whole_of(box)
+    return square_of(box, framing)
 
 
 def square_of(box: CellBox, framing: float = FRAMING) -> Frame:

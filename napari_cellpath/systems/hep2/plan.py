@@ -24,9 +24,9 @@ from napari_cellpath.systems.hep2.cells import (
     CellInput,
     Frame,
     check_box,
+    frame_of,
     is_tiny,
     needed,
-    square_of,
     whole_of,
 )
 from napari_cellpath.systems.protocol import ModelRef, Task
@@ -98,16 +98,17 @@ class PatternPlan:
         self.info = entry.info
         self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)
         self.target = _target(request)
-        self._average = Average(request.average)
         self._shape = image_shape(request.image)
         self._unknown_scale = image_mpp(request.image) is None and not request.whole
         wanted = CellInput.of(entry.info.input, entry.name)
+        average = Average(request.average)
+        self._average = wanted.average if average is Average.MODEL else average
         self._tiny = [is_tiny(box) for box in request.cells]
         self._frames: list[Frame] = []
         for number, box in enumerate(request.cells):
             check_box(box, self._shape, f"Cell {number}")
-            frame = whole_of(box) if request.whole else square_of(box, wanted.framing)
-            self._frames.append(frame)
+            whole = whole_of(box) if request.whole else None
+            self._frames.append(whole or frame_of(box, self._shape, wanted.framing))
         self._cells_a_task = max(1, inputs_of_task(entry.info) // N_VIEWS[self._average])
         self._ready = deque(sorted(range(len(request.cells)), key=self._place))
         self._calls: list[PatternCall | None] = [None] * len(request.cells)
