@@ -105,8 +105,8 @@ class Hep2Dock(ObjectDock):
         row = QHBoxLayout(cells)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(SPACING)
-        row.addWidget(self.source, 6)
-        row.addWidget(self.where, 5)
+        row.addWidget(self.source, 5)
+        row.addWidget(self.where, 6)
         frame.subject.add_row("Cells", cells)
         action = frame.action
         action.primary.setCheckable(False)
@@ -128,12 +128,12 @@ class Hep2Dock(ObjectDock):
         self.click_um = self._click_field()
         method.add_setting("Click, µm", self.click_um)
         frame.result.scale.hide()
-        self.unseen = frame.result.add_way(
+        self.specimen = SpecimenSection()
+        self.unseen = self.specimen.add_button(
             "Next unseen",
             "Go to the least certain cell that nobody has looked at. "
             f"({shortcut_of('next_unseen')})",
         )
-        self.specimen = SpecimenSection()
         frame.add_section(self.specimen)
         self._specimen_timer = QTimer(self)
         self._specimen_timer.setSingleShot(True)
