@@ -48,7 +48,7 @@ PLACES = (
 FIND = "Find and classify"
 TAKE = "Take over and classify"
 CLICK, STOP = "Click cells", "Stop clicking"
-SPECIMEN_EVERY = 300  # ms
+SPECIMEN_EVERY, SPECIMEN_BUSY = 300, 3000  # ms
 FOUND = 0.3
 """Share of the progress bar that finding takes, where cells are found and classified in one go."""
 
@@ -185,7 +185,7 @@ class Hep2Dock(ObjectDock):
 
     def _set_intensity(self, intensity: str) -> None:
         self.session.set_intensity(intensity)
-        self._specimen_timer.start()
+        self._specimen_timer.start(SPECIMEN_EVERY)
 
     # The session's news.
 
@@ -237,7 +237,9 @@ class Hep2Dock(ObjectDock):
         counts = [0] * len(method.classes) if cells is None else cells.counts()
         self.specimen.set_bars(method.classes, method.colours, counts)
         if not self._specimen_timer.isActive():
-            self._specimen_timer.start()
+            # Summing up takes a thread its time: seldom while patterns still pour in.
+            busy = len(session.inquiry.jobs) > 0
+            self._specimen_timer.start(SPECIMEN_BUSY if busy else SPECIMEN_EVERY)
 
     @timed
     def _read_specimen(self) -> None:
@@ -279,6 +281,7 @@ class Hep2Dock(ObjectDock):
     def on_idle(self) -> None:
         """Everything that ran has ended."""
         self.session.staged = False
+        self._specimen_timer.start(SPECIMEN_EVERY)
 
     def show_clicking(self, on: bool) -> None:
         """Show whether a click on the canvas adds a cell."""
