@@ -73,7 +73,7 @@ def hint(clicking: bool, *, has_image: bool, has_model: bool, has_cells: bool) -
     if clicking:
         return "Click the middle of a cell; it is classified at once."
     if has_cells:
-        return "Click a cell to see its pattern, drag it to classify it anew."
+        return ""  # the cell that is selected is told in words below the table
     if not has_model:
         return ""
     return "Find all cells, or click single ones."

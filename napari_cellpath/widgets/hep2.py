@@ -49,7 +49,7 @@ PLACES = (
 FIND = "Find and classify"
 TAKE = "Take over and classify"
 CLICK, STOP = "Click cells", "Stop clicking"
-SPECIMEN_EVERY = 300  # ms
+SPECIMEN_EVERY, SPECIMEN_BUSY = 300, 3000  # ms
 FOUND = 0.3
 """Share of the progress bar that finding takes, where cells are found and classified in one go."""
 
@@ -106,8 +106,8 @@ class Hep2Dock(ObjectDock):
         row = QHBoxLayout(cells)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(SPACING)
-        row.addWidget(self.source, 6)
-        row.addWidget(self.where, 5)
+        row.addWidget(self.source, 5)
+        row.addWidget(self.where, 6)
         frame.subject.add_row("Cells", cells)
         action = frame.action
         action.primary.setCheckable(False)
@@ -129,12 +129,12 @@ class Hep2Dock(ObjectDock):
         self.click_um = self._click_field()
         method.add_setting("Click, µm", self.click_um)
         frame.result.scale.hide()
-        self.unseen = frame.result.add_way(
+        self.specimen = SpecimenSection()
+        self.unseen = self.specimen.add_button(
             "Next unseen",
             "Go to the least certain cell that nobody has looked at. "
             f"({shortcut_of('next_unseen')})",
         )
-        self.specimen = SpecimenSection()
         frame.add_section(self.specimen)
         self._specimen_timer = QTimer(self)
         self._specimen_timer.setSingleShot(True)
@@ -186,7 +186,7 @@ class Hep2Dock(ObjectDock):
 
     def _set_intensity(self, intensity: str) -> None:
         self.session.set_intensity(intensity)
-        self._specimen_timer.start()
+        self._specimen_timer.start(SPECIMEN_EVERY)
 
     # The session's news.
 
@@ -238,7 +238,9 @@ class Hep2Dock(ObjectDock):
         counts = [0] * len(method.classes) if cells is None else cells.counts()
         self.specimen.set_bars(method.classes, method.colours, counts)
         if not self._specimen_timer.isActive():
-            self._specimen_timer.start()
+            # Summing up takes a thread its time: seldom while patterns still pour in.
+            busy = len(session.inquiry.jobs) > 0
+            self._specimen_timer.start(SPECIMEN_BUSY if busy else SPECIMEN_EVERY)
 
     @timed
     def _read_specimen(self) -> None:
@@ -280,6 +282,7 @@ class Hep2Dock(ObjectDock):
     def on_idle(self) -> None:
         """Everything that ran has ended."""
         self.session.staged = False
+        self._specimen_timer.start(SPECIMEN_EVERY)
 
     def show_clicking(self, on: bool) -> None:
         """Show whether a click on the canvas adds a cell."""

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cellpath.widgets.pattern_bars import PatternBars
 from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, quiet
@@ -36,7 +36,7 @@ class SpecimenSection(QWidget):
         self.bars = PatternBars()
         self.intensity = QComboBox()
         fill(self.intensity, INTENSITIES, "")
-        row = QHBoxLayout()
+        row = self._row = QHBoxLayout()
         row.setSpacing(SPACING)
         row.addWidget(caption("Intensity"))
         row.addWidget(self.intensity, 1)
@@ -47,6 +47,13 @@ class SpecimenSection(QWidget):
         self.intensity.activated.connect(
             lambda i: self.intensity_chosen.emit(str(self.intensity.itemData(i)))
         )
+
+    def add_button(self, text: str, tip: str) -> QPushButton:
+        """Add a button beside the intensity: docks are not high."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        self._row.addWidget(button, 1)
+        return button
 
     def set_bars(self, names: Sequence[str], colours: Sequence[str], counts: Sequence[int]) -> None:
         """Show how many cells show each pattern."""

@@ -72,7 +72,7 @@ def child(tmp_path, monkeypatch):
 
 
 def test_without_a_project_it_says_what_to_do(dock):
-    assert "Correct some nuclei first" in dock.data.text()
+    assert "Correct some calls first" in dock.data.text()
     assert not dock.start.isEnabled()
     assert not dock.copy.isEnabled()
 
