@@ -11,12 +11,15 @@ import torch
 
 import training
 from napari_cellpath.core.errors import CellpathError, JobCancelledError, RecipeError
-from napari_cellpath.core.vocabulary import Channel
+from napari_cellpath.core.requests import CellBox, FileImage, PatternRequest
+from napari_cellpath.core.vocabulary import Average, Channel
 from napari_cellpath.models import read_card, read_features, read_tensors, verify
 from napari_cellpath.models.format import FEATURES
 from napari_cellpath.systems.hep2.cells import CellInput
+from napari_cellpath.systems.hep2.predict import PatternPredictor
 from napari_cellpath.systems.loading import load_network
-from tests.training.hep2.cells import recipe_content, write_cells
+from napari_cellpath.systems.protocol import make_plan
+from tests.training.hep2.cells import SIDE, recipe_content, write_cells
 from training.hep2.augment import random_views, turned
 from training.hep2.data import crop_cells, read_cells
 from training.hep2.recipe import Hep2Augmentation, Hep2Data, Hep2Recipe
@@ -268,3 +271,28 @@ def test_right_angles_through_the_sampler_are_right_angles() -> None:
     for n in range(6):
         near = [float((views[n] - turned(cells[n : n + 1], k)[0]).abs().max()) for k in range(4)]
         assert min(near) < 1e-4
+
+
+def test_scores_are_those_of_prediction(finished: tuple[Path, Path], patterns_folder: Path) -> None:
+    """Training's probabilities of a cell are the plan's and predictor's, to 1e-6."""
+    network, info = load_network(finished[1])
+    record = read_cells(Hep2Data(folder=str(patterns_folder))).records[4]
+    wanted = CellInput.of(info.input, "m")
+    mine = score_cells(network, crop_cells([record], Channel.GREEN, wanted), Average.D4)[0]
+    plan = make_plan(
+        PatternRequest(
+            image=FileImage(str(record.image)), cells=(CellBox(0, 0, SIDE, SIDE),),
+            model=str(finished[1]), whole=True, average=Average.D4,
+        )
+    )  # fmt: skip
+    predictor = PatternPredictor(network, torch.device("cpu"), "fp32", wanted, len(info.classes))
+
+    def forward(module: torch.nn.Module, batch: torch.Tensor, _stop: object) -> torch.Tensor:
+        with torch.inference_mode():
+            return module(batch)
+
+    while (task := plan.take()) is not None:
+        plan.give(task, predictor.run(task.payload, forward, lambda: False))
+    call = plan.results()[0]
+    np.testing.assert_allclose(call.probabilities, mine, atol=1e-6)
+    assert call.label == info.class_names[int(mine.argmax())]
