@@ -24,8 +24,7 @@ from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import Preset
 from napari_cellpath.project import ledger
 from napari_cellpath.samples.scene import Scene, generated_field
-from napari_cellpath.widgets.demonstration import _settle as settle
-from napari_cellpath.widgets.demonstration import _until as until
+from napari_cellpath.widgets.demonstrating import settle, until
 
 SIDES = (Part.TRAIN, Part.TRAIN, Part.FROZEN, Part.FROZEN)
 PATIENCE = 900

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from napari_cellpath.samples.drawing import (
     scattered,
     texture,
 )
+from napari_cellpath.samples.ome import write_ome
 
 HEP2_MPP = 0.3225
 """Micrometres per pixel of a 6.45 um camera behind a 20x lens, as the I3A cells were taken."""
@@ -55,6 +57,10 @@ class Hep2Field:
     centres: NDArray[np.float64]
     patterns: tuple[str, ...]
     mpp: float = HEP2_MPP
+
+    def save(self, path: Path) -> Path:
+        """Write the image as an OME-TIFF with its pixel size."""
+        return write_ome(path, self.image, self.mpp)
 
 
 def hep2_field(

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.samples.data import HerlevCell, data_folder, herlev
 from napari_cellpath.samples.fields import cytology_field
+from napari_cellpath.samples.ome import write_ome
 
 HERLEV_MPP = 0.201
 GUTTER = 106
@@ -53,12 +53,7 @@ class Scene:
 
     def save(self, path: Path) -> Path:
         """Write the image as an OME-TIFF with its pixel size."""
-        tifffile.imwrite(
-            path, self.image, photometric="rgb", ome=True, compression="zlib",
-            metadata={"axes": "YXS", "PhysicalSizeX": self.mpp, "PhysicalSizeXUnit": "µm",
-                      "PhysicalSizeY": self.mpp, "PhysicalSizeYUnit": "µm"},
-        )  # fmt: skip
-        return path
+        return write_ome(path, self.image, self.mpp)
 
 
 def demo_scene(reserve: Sequence[str], n_cells: int = 12, seed: int = 0) -> Scene:

@@ -6,12 +6,7 @@ for, the table is exported. What it reports was measured in this very run.
 
 from __future__ import annotations
 
-import csv
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +14,18 @@ import napari
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication
 
 from napari_cellpath.core.errors import BackendError
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.samples.scene import Scene, demo_scene, generated_field
+from napari_cellpath.widgets.demonstrating import rows_by_command, settle, until
+from napari_cellpath.widgets.hep2_demonstration import find_and_classify
 from napari_cellpath.widgets.nuclei import NucleiDock
 from napari_cellpath.widgets.search import Where
 
 CANVAS = 800.0  # pixels, about, of the window's shorter side
-PATIENCE = 180.0  # seconds; the first answer includes starting the process and loading torch
 
 
 def run_demonstration(
@@ -63,28 +58,28 @@ def run_demonstration(
     _, dock = viewer.window.add_plugin_dock_widget("napari-cellpath", "Nuclei")
     viewer.reset_view()
     dock.session.set_clicking(True)
-    _until(lambda: dock.session.source is not None, "the image was looked into")
-    _settle(1.5)
+    until(lambda: dock.session.source is not None, "the image was looked into")
+    settle(1.5)
 
     nuclei = dock.session.nuclei
     started = time.perf_counter()
     first_seen = 0.0
     for centre in scene.centres[:n_cells]:
         _click(viewer, nuclei.layer.data_to_world(centre))
-        _settle(0.05)
+        settle(0.05)
     if len(nuclei) != min(n_cells, len(scene.centres)):
         raise BackendError(f"{len(nuclei)} of {n_cells} clicks arrived on the canvas.")
-    _until(lambda: bool(np.isfinite(scores_of(dock)).any()), "a first estimate")
+    until(lambda: bool(np.isfinite(scores_of(dock)).any()), "a first estimate")
     first_seen = time.perf_counter() - started
     viewer.screenshot(str(out / "first-estimates.png"), canvas_only=False, flash=False)
-    _until(lambda: not dock.session.inquiry.waiting and not len(dock.session.inquiry.jobs)
+    until(lambda: not dock.session.inquiry.waiting and not len(dock.session.inquiry.jobs)
            and bool(np.isfinite(scores_of(dock)).all()), "all answers")  # fmt: skip
     all_seen = time.perf_counter() - started
     dock.session.set_clicking(False)
     most_abnormal = int(np.argmax(scores_of(dock)))
     dock.session.select([str(nuclei.table.uids[most_abnormal])])
     viewer.reset_view()  # the docks have narrowed the canvas since
-    _settle(0.5)
+    settle(0.5)
     viewer.screenshot(str(out / "scored-nuclei.png"), canvas_only=False, flash=False)
     dock.export_to(str(out / "nuclei.csv"))
 
@@ -94,6 +89,7 @@ def run_demonstration(
         "all_answers_s": round(all_seen, 2),
     }
     report |= _find_and_explain(viewer, dock, out)
+    report["hep2"] = find_and_classify(out)
     report["lines"] = _lines(report, scene, out)
     if keep_open:
         napari.run()
@@ -111,13 +107,13 @@ def _find_and_explain(viewer: napari.Viewer, dock: NucleiDock, out: Path) -> dic
     dock.session.choose_image(image)
     viewer.scene.camera.center = (0.0, *(float(x) for x in np.mean(image.extent.world, axis=0)))
     viewer.scene.camera.zoom = 0.9 * CANVAS / float(np.ptp(image.extent.world, axis=0).max())
-    _until(lambda: dock.session.source is not None, "the field was looked into")
+    until(lambda: dock.session.source is not None, "the field was looked into")
     inquiry = dock.session.inquiry
     started = time.perf_counter()
     dock.find_nuclei(Where.IMAGE)
-    _until(lambda: inquiry.errands.latest is None, "the search")
+    until(lambda: inquiry.errands.latest is None, "the search")
     searched = time.perf_counter() - started
-    _until(lambda: not inquiry.waiting and not len(inquiry.jobs)
+    until(lambda: not inquiry.waiting and not len(inquiry.jobs)
            and bool(np.isfinite(scores_of(dock)).all()), "their scores")  # fmt: skip
     found = dock.session.nuclei.table.positions
     away = np.linalg.norm(field.centres[:, None] - found[None], axis=2).min(axis=1) * field.mpp
@@ -125,8 +121,8 @@ def _find_and_explain(viewer: napari.Viewer, dock: NucleiDock, out: Path) -> dic
     dock.session.go_to_unseen()
     viewer.scene.camera.zoom *= 4
     dock.search.explain()
-    _until(lambda: inquiry.errands.latest is None, "the occlusion map")
-    _settle(0.5)
+    until(lambda: inquiry.errands.latest is None, "the occlusion map")
+    settle(0.5)
     viewer.screenshot(str(out / "show-why.png"), canvas_only=False, flash=False)
     dock.export_to(str(out / "found-nuclei.csv"))
     return {
@@ -149,22 +145,6 @@ def _click(viewer: napari.Viewer, world: Any) -> None:
     QTest.mouseClick(
         canvas.native, Qt.MouseButton.LeftButton, pos=QPoint(round(float(x)), round(float(y)))
     )
-
-
-def _settle(seconds: float) -> None:
-    """Let Qt work for a while."""
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        QApplication.processEvents()
-        time.sleep(0.005)
-
-
-def _until(done: Callable[[], bool], what: str) -> None:
-    end = time.perf_counter() + PATIENCE
-    while not done():
-        if time.perf_counter() > end:
-            raise BackendError(f"The demonstration waited {PATIENCE:.0f} s in vain for {what}.")
-        _settle(0.02)
 
 
 def _report(scene: Scene, dock: NucleiDock, out: Path, model: str) -> dict[str, Any]:
@@ -190,19 +170,10 @@ def _report(scene: Scene, dock: NucleiDock, out: Path, model: str) -> dict[str, 
 
 
 def _scores_by_command(dock: NucleiDock, out: Path) -> np.ndarray:
-    """Run the command that *Copy command* gives, in a process of its own."""
+    """Run the command that *Copy command* gives."""
     table = out / "command-line.csv"
-    command = shlex.split(dock.session.command(str(out / "nuclei.csv"), str(table)))
-    done = subprocess.run(
-        [sys.executable, "-m", "napari_cellpath.cli", *command[1:]],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise BackendError(f"'{shlex.join(command)}' failed: {done.stderr.strip()}")
-    with table.open(newline="", encoding="utf-8") as file:
-        return np.array([float(row["score"]) for row in csv.DictReader(file)])
+    command = dock.session.command(str(out / "nuclei.csv"), str(table))
+    return np.array([float(row["score"]) for row in rows_by_command(command, table)])
 
 
 def _lines(report: dict[str, Any], scene: Scene, out: Path) -> list[str]:
@@ -217,7 +188,9 @@ def _lines(report: dict[str, Any], scene: Scene, out: Path) -> list[str]:
         f"{report['largest_difference_to_command_line']:.1e}.",
         f"{report['found']} nuclei found in a generated field of {report['nuclei_in_field']} in "
         f"{report['searched_s']} s; {report['with_a_proposal_within_4_um']} have one within 4 um.",
+        *report["hep2"]["lines"],
         f"Screenshots, tables and report: {out}/scored-nuclei.png, found-nuclei.png, "
-        "show-why.png, nuclei.csv, found-nuclei.csv, report.json.",
+        "show-why.png, hep2-patterns.png, nuclei.csv, found-nuclei.csv, hep2-cells.csv, "
+        "report.json.",
         RESEARCH_ONLY,
     ]
