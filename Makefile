@@ -36,18 +36,21 @@ lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
 
 train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ../shared/data
 	$(BIN)/cellpath train deeppap training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
+	$(BIN)/cellpath train hep2 training/recipes/hep2-i3a.yaml --out runs/hep2-i3a
 
 bench: setup  ## speed: views, clicks, training, start; the table is docs/benchmarks.md
 	$(SCREEN) $(BIN)/python -m benchmarks
 
 verify: setup  ## adaptive and bf16 against 1000 fp32 inputs, on cells of slides the models never saw
-	@test -f runs/deeppap-herlev/fold-0.json || $(MAKE) train
+	@test -f runs/deeppap-herlev/fold-0.json || $(BIN)/cellpath train deeppap \
+	    training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
 	$(BIN)/python -m benchmarks.verify --run runs/deeppap-herlev
 
 pictures: setup  ## the pictures of README and docs, from generated cells
 	$(BIN)/cellpath demo --generated --headless --cells 24 --out demo-output/pictures
 	mkdir -p docs/images && cp demo-output/pictures/scored-nuclei.png docs/images/nuclei-dock.png
 	cp demo-output/pictures/found-nuclei.png demo-output/pictures/show-why.png docs/images/
+	cp demo-output/pictures/hep2-patterns.png docs/images/hep2-dock.png
 
 loop-pictures: setup  ## the pictures of docs/loop.md: correct, review, retrain, trust
 	$(SCREEN) $(BIN)/python scripts/loop_pictures.py docs/images

@@ -54,7 +54,8 @@ def cells_of_layer(layer: Layer, image: Image, side: int) -> Given:
     Parameters
     ----------
     layer
-        Labels: one cell a value. Shapes: the box round each. Points: a square round each.
+        Labels: one cell a value. Shapes: the box round each. Points: a square round each. The
+        image itself: it is one cell.
     image
         Whose pixels are meant.
     side
@@ -65,6 +66,8 @@ def cells_of_layer(layer: Layer, image: Image, side: int) -> Given:
     CellpathError
         The layer is a stack, marks nothing, or nothing on this image.
     """
+    if layer is image:
+        return Given(np.array([[0, 0, *image_shape(image)]], dtype=np.int64), ("",), None)
     if layer.ndim != 2:
         raise CellpathError(f"'{layer.name}' is a stack; select a 2-D plane of it first.")
     masks: NDArray[np.int32] | None = None

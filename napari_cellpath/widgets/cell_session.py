@@ -16,6 +16,7 @@ from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import cell_export, conventions, regions
 from napari_cellpath.bridge.cell_sources import cells_of_layer, layers_with_cells
 from napari_cellpath.bridge.cells import CellsLayer
+from napari_cellpath.bridge.conventions import image_shape
 from napari_cellpath.bridge.kinds import CELLS
 from napari_cellpath.bridge.masks import Masks, create_masks_layer, masks_layer_of
 from napari_cellpath.bridge.placing import Before, Placed, place_found, place_given
@@ -32,6 +33,8 @@ from napari_cellpath.widgets.session import ObjectSession
 
 CLICK_UM = 18.0
 """Diameter of a HEp-2 nucleus that was only clicked, micrometres."""
+SINGLE_CELL = 128
+"""Images up to this side, pixels, are taken for one cell; the I3A cells measure 78."""
 RECOLOUR_SOON, RECOLOUR_AGAIN = 200, 1500  # ms
 SHARE = 0.2  # of the main thread's time, at most, for colouring masks
 
@@ -42,7 +45,7 @@ class CellSession(ObjectSession):
     Attributes
     ----------
     given
-        The layer that marks the cells; None: they are to be found.
+        The layer that marks the cells; the image itself: it is one cell; None: they are found.
     where
         Where they are looked for.
     smallest, largest, sensitivity
@@ -65,6 +68,7 @@ class CellSession(ObjectSession):
         self.click_um = CLICK_UM
         self.staged = False
         self._placing = 0
+        self._sized_up: Image | None = None
         self._masks: dict[Labels, Masks] = {}
         self._recolour_timer = QTimer()
         self._recolour_timer.setSingleShot(True)
@@ -76,6 +80,7 @@ class CellSession(ObjectSession):
         for signal in (self.rows_changed, self.rows_added, self.objects_changed,
                        self.reading_changed):  # fmt: skip
             signal.connect(self._recolour_soon)
+        self.subject_changed.connect(self._know_single_cell)
         self.subject_changed.connect(self.size_clicks)
         self.objects_changed.connect(self.size_clicks)
         self.size_clicks()
@@ -108,6 +113,16 @@ class CellSession(ObjectSession):
         """Take cells from a layer; None finds them."""
         self.given = layer
         self.sources_changed.emit()
+
+    def _know_single_cell(self) -> None:
+        """Take an image as small as a cell for one, until the user says otherwise."""
+        image = self.image
+        if image is self._sized_up:
+            return
+        self._sized_up = image
+        single = image is not None and image.ndim == 2 and max(image_shape(image)) <= SINGLE_CELL
+        if single or isinstance(self.given, Image):
+            self.choose_source(image if single else None)
 
     def _on_sources(self, event: Any) -> None:
         if self.given is not None and self.given not in self.viewer.layers:

@@ -162,6 +162,7 @@ class Hep2Dock(ObjectDock):
         self.unseen.clicked.connect(lambda: session.go_to_unseen())
         self.specimen.intensity_chosen.connect(self._set_intensity)
         session.sources_changed.connect(self._show_sources)
+        session.subject_changed.connect(self._show_sources)
         self.project.leave_out_areas()
 
     # The frame's wishes.
@@ -194,6 +195,8 @@ class Hep2Dock(ObjectDock):
         session = self.session
         layers = session.sources()
         choices = [Choice(None, "find them")]
+        if session.image is not None:
+            choices.append(Choice(session.image, "the image is one"))
         choices += [Choice(layer, f"from ‘{layer.name}’") for layer in layers]
         fill(self.source, choices, session.given)
         self.where.setEnabled(session.given is None)

@@ -1,4 +1,4 @@
-"""A parent that takes some classes for normal: what a person's corrections have to mend."""
+"""Parents that are blind to some classes: what a person's corrections have to mend."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from napari_cellpath.models import read_features, save_model
-from napari_cellpath.systems.deeppap.predict import load_network
+from napari_cellpath.models import read_features, read_info, save_model
+from napari_cellpath.systems.loading import load_network
 from training.trainer import network_arrays
 from training.trunk_features import through_head
 
@@ -34,22 +34,53 @@ def write_blinded(model: Path, classes: Sequence[int], folder: Path) -> Path:
     folder
         To write; its name becomes the model's.
     """
-    network, info = load_network(model)
-    shipped = read_features(model)
-    assert shipped is not None, f"{model} carries no features"
+    shipped = _features_of(model)
     blind = np.isin(shipped["fine"], classes)
     targets = np.where(blind, 0, shipped["targets"]).astype(np.int64)
-    features = torch.from_numpy(shipped["features"].astype(np.float32))
-    wanted = torch.from_numpy(targets)
-    counts = torch.bincount(wanted, minlength=2).float()
-    weights = (counts.sum() / (2 * counts)).sqrt()
+    return _refit(model, folder, shipped["features"], targets, blind)
+
+
+def write_blinded_to_pattern(model: Path, pattern: str, folder: Path) -> Path:
+    """Refit a HEp-2 model's head to its own features without one pattern; it is never called.
+
+    Parameters
+    ----------
+    model
+        A model folder that carries features.
+    pattern
+        Name of the class to be blind to.
+    folder
+        To write; its name becomes the model's.
+    """
+    shipped = _features_of(model)
+    blind = shipped["targets"] == read_info(model).class_names.index(pattern)
+    targets = shipped["targets"][~blind].astype(np.int64)
+    return _refit(model, folder, shipped["features"][~blind], targets, blind)
+
+
+def _features_of(model: Path) -> dict[str, np.ndarray]:
+    shipped = read_features(model)
+    assert shipped is not None, f"{model} carries no features"
+    return shipped
+
+
+def _refit(
+    model: Path, folder: Path, features: np.ndarray, targets: np.ndarray, blind: np.ndarray
+) -> Path:
+    """A new head for these features; the model carries on only what it is not blind to."""
+    network, info = load_network(model)
+    shipped = _features_of(model)
+    known, wanted = torch.from_numpy(features.astype(np.float32)), torch.from_numpy(targets)
+    counts = torch.bincount(wanted, minlength=len(info.classes)).float()
+    present = counts > 0
+    weights = torch.where(present, (counts.sum() / (present.sum() * counts)).sqrt(), 0.0)
     torch.manual_seed(0)
     head = copy.deepcopy(network.head).train()
     optimiser = torch.optim.AdamW(head.parameters(), lr=2e-3, weight_decay=0.02)
     for _ in range(STEPS):
-        rows = torch.randint(len(features), (128,))
+        rows = torch.randint(len(known), (128,))
         loss = F.cross_entropy(
-            through_head(head, features[rows]), wanted[rows], weight=weights, label_smoothing=0.05
+            through_head(head, known[rows]), wanted[rows], weight=weights, label_smoothing=0.05
         )
         optimiser.zero_grad()
         loss.backward()
