@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ class CellSession(ObjectSession):
     def close(self, *_: Any) -> None:
         """Let go of everything; safe to call twice."""
         if not self._closed:
-            self._recolour_timer.stop()
+            with suppress(RuntimeError):  # Qt may have deleted it before us, on the way out
+                self._recolour_timer.stop()
             self.viewer.layers.events.inserted.disconnect(self._on_sources)
             self.viewer.layers.events.removed.disconnect(self._on_sources)
         super().close()

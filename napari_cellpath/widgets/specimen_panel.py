@@ -10,7 +10,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_cellpath.widgets.pattern_bars import PatternBars
-from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, quiet
+from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, narrow, quiet
 
 INTENSITIES = (
     Choice("", "not set"),
@@ -34,7 +34,7 @@ class SpecimenSection(QWidget):
         self.sentence.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.notes = quiet()
         self.bars = PatternBars()
-        self.intensity = QComboBox()
+        self.intensity = narrow(QComboBox())
         fill(self.intensity, INTENSITIES, "")
         row = self._row = QHBoxLayout()
         row.setSpacing(SPACING)
