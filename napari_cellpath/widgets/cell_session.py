@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Image, Labels, Layer
@@ -27,6 +28,7 @@ from napari_cellpath.core.requests import CELL_UM, FindCellsRequest
 from napari_cellpath.core.results import FoundCell
 from napari_cellpath.core.vocabulary import Role
 from napari_cellpath.project import Kind
+from napari_cellpath.slides.windows import is_colour
 from napari_cellpath.systems.hep2.cells import USUAL_MPP
 from napari_cellpath.widgets.method import CellMethod
 from napari_cellpath.widgets.search import Where
@@ -71,6 +73,7 @@ class CellSession(ObjectSession):
         self._placing = 0
         self._sized_up: Image | None = None
         self._masks: dict[Labels, Masks] = {}
+        self._colour: WeakKeyDictionary[Image, bool] = WeakKeyDictionary()
         self._recolour_timer = QTimer()
         self._recolour_timer.setSingleShot(True)
         self._recolour_timer.timeout.connect(self._recolour)
@@ -82,6 +85,7 @@ class CellSession(ObjectSession):
                        self.reading_changed):  # fmt: skip
             signal.connect(self._recolour_soon)
         self.subject_changed.connect(self._know_single_cell)
+        self.inquiry.source_known.connect(self._look_at_colour)
         self.subject_changed.connect(self.size_clicks)
         self.objects_changed.connect(self.size_clicks)
         self.size_clicks()
@@ -104,6 +108,23 @@ class CellSession(ObjectSession):
     def busy(self) -> bool:
         """Whether cells that were found are being put on the layer."""
         return self._placing > 0
+
+    @property
+    def colour(self) -> bool:
+        """Whether the planes of the image differ, so that one of them has to be chosen."""
+        return self.image is not None and self._colour.get(self.image, False)
+
+    def _look_at_colour(self, image: Image) -> None:
+        source = self.inquiry.source(image)
+        if source is None:
+            return
+
+        def done(colour: bool) -> None:
+            self._colour[image] = colour
+            if image is self.image:
+                self.subject_changed.emit()
+
+        self.inquiry.in_background(lambda: is_colour(source.image), done)
 
     # What marks the cells.
 

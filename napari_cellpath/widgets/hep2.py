@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QWidget
 
@@ -207,9 +206,8 @@ class Hep2Dock(ObjectDock):
         super().show_subject()
         session = self.session
         image, method = session.image, session.method
-        colour = isinstance(image, Image) and bool(image.rgb)
         fill(self.channel, CHANNELS, method.channel)
-        self.frame.subject.show_row(self.channel, colour)
+        self.frame.subject.show_row(self.channel, session.colour)
         self.frame.action.primary.setEnabled(self.can_work)
         self.click.setEnabled(image is not None)
         self.specimen.set_intensity(session.intensity)

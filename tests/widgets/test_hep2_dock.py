@@ -199,7 +199,7 @@ def test_rgb_images_say_which_channel_is_read(dock, viewer, qtbot, field):
     rgb = np.zeros((*field.image.shape, 3), np.uint8)
     rgb[..., 0] = field.image
     viewer.add_image(rgb, name="red", scale=(field.mpp,) * 2, units=("um", "um"))
-    assert not dock.channel.isHidden()
+    qtbot.waitUntil(lambda: not dock.channel.isHidden(), timeout=10000)
     assert dock.channel.currentText().startswith("green")
     qtbot.waitUntil(lambda: dock.session.source is not None and settled(dock), timeout=20000)
     choose(dock.channel, Channel.RED)
