@@ -31,6 +31,7 @@ def reading_of(
         blank = PatternCall("", 0.0, 0.0, "", (), 0, "")
         counted = table.has_call & ~columns["stale"]
         here = ~table.outside
+        counted &= columns["correction"] == ""  # what a person said needs no call beside it
         for uid, counts in zip(table.uids[here].tolist(), counted[here].tolist(), strict=True):
             call = table.calls.get(uid) if counts else None
             fits = isinstance(call, PatternCall) and len(call.probabilities) == len(classes)

@@ -42,7 +42,11 @@ def reproduce(
     out: Annotated[Path, typer.Option("--out", help="Folder for the report and the figures.")],
     recipe: Annotated[
         Path | None,
-        typer.Option("--recipe", help="Network and settings; default is the starter model's."),
+        typer.Option(
+            "--recipe",
+            help="Network and settings; default is the starter model's for herlev, the paper's "
+            "for hep2.",
+        ),
     ] = None,
     split: Annotated[
         Split | None,

@@ -26,7 +26,6 @@ from napari_cellpath.bridge.specimen import reading_of
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import CELL_UM, FindCellsRequest
 from napari_cellpath.core.results import FoundCell
-from napari_cellpath.core.vocabulary import Role
 from napari_cellpath.project import Kind
 from napari_cellpath.slides.windows import is_colour
 from napari_cellpath.systems.hep2.cells import USUAL_MPP
@@ -83,7 +82,7 @@ class CellSession(ObjectSession):
         self.viewer.layers.events.removed.connect(self._on_sources)
         for signal in (self.rows_changed, self.rows_added, self.objects_changed,
                        self.reading_changed):  # fmt: skip
-            signal.connect(self._recolour_soon)
+            signal.connect(self.recolour_soon)
         self.subject_changed.connect(self._know_single_cell)
         self.inquiry.source_known.connect(self._look_at_colour)
         self.subject_changed.connect(self.size_clicks)
@@ -353,12 +352,14 @@ class CellSession(ObjectSession):
             return
         active = layers.selection.active
         layer = create_masks_layer(image, data, uids)
-        below = [i for i, x in enumerate(layers)
-                 if conventions.facts_of(x).get("role") == Role.CELLS]  # fmt: skip
-        layers.insert(min(below, default=len(layers)), layer)
+        cells = [i for i, x in enumerate(layers)
+                 if x in self._held and self._held[x].image is image]  # fmt: skip
+        # Above the image, whatever lies below, and under its cells.
+        layers.insert(max(min(cells, default=len(layers)), layers.index(image) + 1), layer)
         layers.selection.active = active
 
-    def _recolour_soon(self, *_: Any) -> None:
+    def recolour_soon(self, *_: Any) -> None:
+        """Have masks take the colours of their cells' patterns, not more often than they can."""
         if not self._recolour_timer.isActive() and not self._closed:
             wait = self._rest - time.monotonic() * 1000
             self._recolour_timer.start(max(RECOLOUR_SOON, round(wait)))

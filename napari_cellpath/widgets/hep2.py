@@ -283,6 +283,7 @@ class Hep2Dock(ObjectDock):
     def on_idle(self) -> None:
         """Everything that ran has ended."""
         self.session.staged = False
+        self.session.recolour_soon()
         self._specimen_timer.start(SPECIMEN_EVERY)
 
     def show_clicking(self, on: bool) -> None:

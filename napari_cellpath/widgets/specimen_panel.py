@@ -7,7 +7,15 @@ from html import escape
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_cellpath.widgets.pattern_bars import PatternBars
 from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, narrow, quiet
@@ -35,6 +43,7 @@ class SpecimenSection(QWidget):
         self.notes = quiet()
         self.bars = PatternBars()
         self.intensity = narrow(QComboBox())
+        self.intensity.setMinimumContentsLength(6)
         fill(self.intensity, INTENSITIES, "")
         row = self._row = QHBoxLayout()
         row.setSpacing(SPACING)
@@ -52,6 +61,8 @@ class SpecimenSection(QWidget):
         """Add a button beside the intensity: docks are not high."""
         button = QPushButton(text)
         button.setToolTip(tip)
+        # As wide as there is room: its count must not push the dock beyond its place.
+        button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._row.addWidget(button, 1)
         return button
 

@@ -19,7 +19,7 @@ from napari_cellpath.core.vocabulary import Priority, System
 from napari_cellpath.systems.catalogue import SYSTEMS
 from napari_cellpath.systems.protocol import ModelRef, SystemEntry, Task
 
-SYSTEM = System.HEP2
+SYSTEM = System.HSPNET  # stands in for it in these tests, and is put back
 ENTRY = SystemEntry(plan="fake_system:FakePlan", predictor="fake_system:FakePredictor")
 MODEL = ModelRef("fake", "/nowhere", "0" * 64)
 

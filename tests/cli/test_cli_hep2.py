@@ -195,7 +195,7 @@ def test_calibrated_probability_has_its_column(run, tmp_path_factory):
 
 
 def test_fields_without_cells_and_empty_masks(run, field, truth):
-    """All black: no cells, no error, no reading; empty masks likewise; one-pixel labels: tiny."""
+    """All black: no cells, no error, no reading; empty masks likewise; one pixel: tiny; background: blank."""
     Image.fromarray(np.zeros((300, 400), np.uint8)).save(field / "black.png")
     rows, reading, captured = run(image="black.png")
     assert rows == []
@@ -210,7 +210,8 @@ def test_fields_without_cells_and_empty_masks(run, field, truth):
     pixel[0:50, 0:40] = 9
     tifffile.imwrite(field / "pixel.tif", pixel)
     rows, _, _ = run("--labels", field / "pixel.tif")
-    assert [(r["id"], r["flags"]) for r in rows] == [("5", "tiny"), ("9", "border")]
+    assert [(r["id"], r["flags"]) for r in rows] == [("5", "tiny"), ("9", "border;blank")]
+    assert {r["pattern"] for r in rows} == {""}
 
 
 def bad_boxes():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
+from scipy import ndimage
 
 from napari_cellpath.backend import connect
 from napari_cellpath.core.errors import OutsideImageError, UnknownNameError, UnreadableImageError
@@ -18,6 +19,12 @@ from napari_cellpath.systems.hep2.network import VotingHead
 from napari_cellpath.systems.hep2.plan import PatternPlan
 from napari_cellpath.systems.hep2.views import eight_ways
 from tests.support.models import write_pattern_model, write_random_model
+
+
+def blotches(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Something to be seen, uint8: noise alone is rightly called blank."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).random(shape), 3)
+    return ((smooth - smooth.min()) / np.ptp(smooth) * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -156,8 +163,8 @@ def test_the_plan_alone_decides_the_batches(field, model):
 def test_reasons_for_no_answer_and_for_care(backend, model):
     """Blank, tiny, border, unknown scale; each cell keeps its place among the others."""
     image = np.zeros((300, 300), np.uint8)
-    image[100:150, 100:150] = np.random.default_rng(0).integers(0, 255, (50, 50))
-    image[:40, :40] = np.random.default_rng(1).integers(0, 255, (40, 40))
+    image[100:150, 100:150] = blotches(0, (50, 50))
+    image[:40, :40] = blotches(1, (40, 40))
     cells = [
         CellBox(100, 100, 150, 150, uid="fine"),
         CellBox(200, 200, 250, 250, uid="blank"),
@@ -189,7 +196,7 @@ def test_a_network_that_gives_no_number_is_not_believed(backend, folder):
         if name.startswith("head") and name.endswith("weight"):
             tensors[name][:] = 3e38
     save_model(folder / "overflowing", read_info(model), tensors, "# wild\n")
-    image = np.random.default_rng(0).integers(0, 255, (90, 90), dtype=np.uint8)
+    image = blotches(0, (90, 90))
     (call,) = calls(backend, image, [CellBox(9, 9, 70, 70)], str(folder / "overflowing"))
     assert call.flags == ("not-finite",)
     assert call.label == ""
@@ -217,7 +224,7 @@ def test_colour_depth_and_nan(backend, field, model):
     """RGB by the channel asked for; 16 bits as 8; NaN refused."""
     cells = boxes_in(field.labels)[:5]
     expected = numbers(calls(backend, field.image, cells, model))
-    rgb = np.random.default_rng(0).integers(0, 255, (*field.image.shape, 3), dtype=np.uint8)
+    rgb = np.stack([blotches(k, field.image.shape) for k in range(3)], axis=2)
     rgb[..., 2] = field.image
     blue = calls(backend, rgb, cells, model, channel=Channel.BLUE)
     np.testing.assert_allclose(numbers(blue), expected, atol=1e-6)
@@ -268,3 +275,18 @@ def test_a_model_of_another_system_is_refused(backend, folder):
     other = str(write_random_model(folder / "pap"))
     with pytest.raises(UnknownNameError, match=f"not a {System.HEP2}"):
         calls(backend, np.zeros((90, 90), np.uint8), [CellBox(9, 9, 60, 60)], other)
+
+
+def test_noise_is_not_called_a_pattern(model):
+    """Bare background, stretched, would be called something with confidence."""
+    rng = np.random.default_rng(0)
+    image = rng.normal(12, 2, (200, 200)).clip(0, 255).astype(np.uint8)
+    image[20:80, 20:80] = np.maximum(image[20:80, 20:80], blotches(0, (60, 60)))
+    request = PatternRequest(
+        MemoryImage(image), (CellBox(25, 25, 75, 75), CellBox(110, 110, 170, 170)), model
+    )
+    with_ground = connect(inline=True, device="cpu", precision="fp32").submit(request).result()
+    cell, ground = with_ground
+    assert cell.label
+    assert ground.flags[-1] == "blank"
+    assert not ground.label

@@ -148,7 +148,7 @@ def test_features_come_from_the_model(viewer, qtbot, hold, smear):
     dock = ReviewDock(viewer, backend=InlineBackend("cpu"))
     qtbot.addWidget(dock)
     dock.show()
-    qtbot.waitUntil(lambda: dock.session.source(hold.nuclei.image) is not None, timeout=10000)
+    qtbot.waitUntil(lambda: dock.session.source(hold.objects.image) is not None, timeout=10000)
     choose(dock.list.order, Order.DISAGREEMENT)
     qtbot.waitUntil(lambda: dock.session.round.order is Order.DISAGREEMENT, timeout=60000)
     features = dock.session.deck.features()

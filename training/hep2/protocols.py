@@ -260,7 +260,10 @@ def _within(
     least = sum(planned_seconds(fitted, speed, views, 0, final=False, looks=1)) * sum(shares)
     say(f"a budget of {budget:g} s: epochs {fitted.epochs} instead of {recipe.epochs}")
     if least > 1.1 * budget:
-        say(f"that is the least, and takes about {least:.0f} s all the same; run fewer folds")
+        say(
+            f"that is the least, and takes about {least:.0f} s all the same; --recipe with a "
+            "smaller network (hep2-i3a.yaml), or fewer folds, takes less"
+        )
     return recipe.model_copy(update={"epochs": fitted.epochs})
 
 
