@@ -37,7 +37,7 @@ CLICK_UM = 18.0
 """Diameter of a HEp-2 nucleus that was only clicked, micrometres."""
 SINGLE_CELL = 128
 """Images up to this side, pixels, are taken for one cell; the I3A cells measure 78."""
-RECOLOUR_SOON, RECOLOUR_AGAIN = 200, 1500  # ms
+RECOLOUR_SOON, RECOLOUR_AGAIN, RECOLOUR_AT_LAST = 200, 1500, 4000  # ms
 SHARE = 0.2  # of the main thread's time, at most, for colouring masks
 
 
@@ -364,6 +364,11 @@ class CellSession(ObjectSession):
             wait = self._rest - time.monotonic() * 1000
             self._recolour_timer.start(max(RECOLOUR_SOON, round(wait)))
 
+    def recolour_now(self) -> None:
+        """Have masks take their colours at once: nothing more is to come."""
+        self._rest = 0.0
+        self._recolour_timer.start(0)
+
     def _recolour(self) -> None:
         started = time.monotonic()
         for cells in self._held.values():
@@ -371,4 +376,5 @@ class CellSession(ObjectSession):
             if layer is not None:
                 self._masks_of(layer).recolour(cells.table)
         spent = (time.monotonic() - started) * 1000
-        self._rest = time.monotonic() * 1000 + max(RECOLOUR_AGAIN, spent / SHARE)
+        rest = min(max(RECOLOUR_AGAIN, spent / SHARE), RECOLOUR_AT_LAST)
+        self._rest = time.monotonic() * 1000 + rest

@@ -41,9 +41,9 @@ CHANNELS = (
     Choice(Channel.MEAN, "mean of the planes"),
 )
 PLACES = (
-    Choice(Where.IMAGE, "whole image", "All cells of the image."),
+    Choice(Where.IMAGE, "in image", "All cells of the image."),
     Choice(Where.VIEW, "in view", "What of the image is on the canvas now."),
-    Choice(Where.DRAWN, "drawn shapes", "Inside the shapes of a shapes layer."),
+    Choice(Where.DRAWN, "in shapes", "Inside the shapes of a shapes layer."),
 )
 FIND = "Find and classify"
 TAKE = "Take over and classify"
@@ -105,8 +105,8 @@ class Hep2Dock(ObjectDock):
         row = QHBoxLayout(cells)
         row.setContentsMargins(0, 0, 0, 0)
         row.setSpacing(SPACING)
-        row.addWidget(self.source, 5)
-        row.addWidget(self.where, 6)
+        row.addWidget(self.source, 6)
+        row.addWidget(self.where, 5)
         frame.subject.add_row("Cells", cells)
         action = frame.action
         action.primary.setCheckable(False)
@@ -232,7 +232,7 @@ class Hep2Dock(ObjectDock):
         session = self.session
         cells, method = session.cells, session.method
         unseen = 0 if cells is None else len(cells.unseen())
-        text = f"Next unseen ({unseen:,})" if unseen else "Next unseen"
+        text = f"Unseen ({unseen:,})" if unseen else "Next unseen"
         if text != self.unseen.text():
             self.unseen.setText(text)
         self.unseen.setEnabled(unseen > 0)
@@ -283,7 +283,7 @@ class Hep2Dock(ObjectDock):
     def on_idle(self) -> None:
         """Everything that ran has ended."""
         self.session.staged = False
-        self.session.recolour_soon()
+        self.session.recolour_now()
         self._specimen_timer.start(SPECIMEN_EVERY)
 
     def show_clicking(self, on: bool) -> None:

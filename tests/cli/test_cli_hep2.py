@@ -195,7 +195,7 @@ def test_calibrated_probability_has_its_column(run, tmp_path_factory):
 
 
 def test_fields_without_cells_and_empty_masks(run, field, truth):
-    """All black: no cells, no error, no reading; empty masks likewise; one pixel: tiny; background: blank."""
+    """All black: no cells, no error, no reading; empty masks too; a pixel: tiny; ground: blank."""
     Image.fromarray(np.zeros((300, 400), np.uint8)).save(field / "black.png")
     rows, reading, captured = run(image="black.png")
     assert rows == []
