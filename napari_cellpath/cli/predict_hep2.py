@@ -194,9 +194,16 @@ def _take_labels(labels: Sequence[Path], cells_of: dict[Path, _Cells]) -> None:
 def _take_boxes(table: Path, cells_of: dict[Path, _Cells]) -> None:
     for file, rows in rows_of_images(read_boxes(table), list(cells_of), table).items():
         shape = image_shape(FileImage(str(file))) if rows else (0, 0)
+        lines: dict[tuple[int, int, int, int], int] = {}
         for row in rows:
             box = CellBox(*row.box, uid=row.id)
             check_box(box, shape, f"{table.name} line {row.line}")
+            before = lines.setdefault(row.box, row.line)
+            if before != row.line:
+                raise TableError(
+                    f"{table.name} line {row.line}: the same box stands in line {before}; a cell "
+                    "that is there twice would vote twice. Leave one out."
+                )
             cells_of[file].add(box, row.specimen)
 
 

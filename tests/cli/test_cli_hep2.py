@@ -194,6 +194,16 @@ def test_calibrated_probability_has_its_column(run, tmp_path_factory):
     assert reading["mean"]["calibrated"] is True
 
 
+def test_the_same_box_twice_is_refused(field, capsys):
+    """It would vote twice; the message names both lines."""
+    lines = ("row0,col0,row1,col1", "10,10,60,60", "80,80,140,140", "10,10,60,60")
+    (field / "twice.csv").write_text("\n".join(lines))
+    arguments = ["predict", "hep2", str(field / "f.png"), "--boxes", str(field / "twice.csv")]
+    assert main([*arguments, "--out", str(field / "o.csv")]) == 2
+    assert "line 4: the same box stands in line 2" in capsys.readouterr().err
+    assert not (field / "o.csv").exists()
+
+
 def test_fields_without_cells_and_empty_masks(run, field, truth):
     """All black: no cells, no error, no reading; empty masks too; a pixel: tiny; ground: blank."""
     Image.fromarray(np.zeros((300, 400), np.uint8)).save(field / "black.png")
