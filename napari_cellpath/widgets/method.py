@@ -10,6 +10,7 @@ from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.core.requests import CellBox, Image, Nucleus, NucleusRequest, PatternRequest
 from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset
 from napari_cellpath.models import ModelEntry
+from napari_cellpath.systems.hep2.cells import CellInput
 
 CELL_BAND = 0.2
 """Patterns that lead the next by no more than this are doubtful."""
@@ -129,8 +130,15 @@ class CellMethod(Chosen):
             colours=self.colours,
             abnormal=(False,) * len(self.classes),
             band=self.band,
-            settings=(self.entry.label, str(self.average), str(self.channel)),
+            settings=(self.entry.label, str(self._looks), str(self.channel)),
         )
+
+    @property
+    def _looks(self) -> Average:
+        """The average in effect: equal answers are equal, whoever chose how to look."""
+        if self.average is not Average.MODEL or self.entry is None:
+            return self.average
+        return CellInput.of(self.entry.info.input, self.entry.name).average
 
     def request(self, image: Image, cells: Sequence[CellBox]) -> PatternRequest:
         """The request that tells the patterns of these cells."""
