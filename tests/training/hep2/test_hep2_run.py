@@ -41,7 +41,9 @@ def test_a_run_leaves_a_verified_model_and_its_record(finished: tuple[Path, Path
     info = verify(model)
     assert info.system == "hep2"
     assert info.class_names == ("Homogeneous", "Speckled", "NuMem")
-    assert info.input == {"size": 60, "channels": 1, "contrast": "minmax", "framing": 1.3}
+    assert info.input == {
+        "size": 60, "channels": 1, "contrast": "minmax", "framing": 1.3, "average": "none",
+    }  # fmt: skip
     assert info.data["grouped_by"] == "specimen"
     assert len(info.data["images"]) == info.data["trained_on_cells"] == 90
     assert info.metrics["out_of_fold"]["cells"]["n"] == 90
