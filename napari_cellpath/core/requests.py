@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset, System
+from napari_cellpath.core.vocabulary import (
+    Average,
+    Blend,
+    Border,
+    Channel,
+    Fit,
+    Preset,
+    RegionMode,
+    System,
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,9 @@ class OcclusionRequest:
 
 @dataclass(frozen=True)
 class CellBox:
-    """One HEp-2 cell: the box round its nucleus, half-open level-0 pixel edges.
+    """A box round one object (the nucleus of a HEp-2 cell, a region of red cells).
+
+    Half-open level-0 pixel edges.
 
     Rows 2 to 4 are ``row0`` 2, ``row1`` 5.
     """
@@ -193,6 +204,73 @@ class FindCellsRequest:
     sensitivity: float = 1.0
     channel: Channel = Channel.GREEN
     system: System = System.HEP2
+
+
+@dataclass(frozen=True)
+class LabelRegionsRequest:
+    """Tell what these boxes of red cells hold and whether it is abnormal (papers.md 2.3, 2.4)."""
+
+    image: Image
+    boxes: tuple[CellBox, ...]
+    model: str
+    fit: Fit = Fit.MODEL
+    system: System = System.RBC
+
+
+DETECTION_FLOOR = 0.05
+"""Detections below this score are never kept; sliders above it act on what came back."""
+DETECTION_OVERLAP = 0.5
+"""Intersection over union above which the weaker of two detections is dropped."""
+
+
+@dataclass(frozen=True)
+class DetectRegionsRequest:
+    """Find the regions of red cells of an image, or of a part of it (papers.md 2.2).
+
+    ``region`` is (row, column, height, width) in level-0 pixels, None the whole image. All
+    detections of at least ``score`` come back, after suppression at ``overlap``.
+    """
+
+    image: Image
+    model: str
+    region: tuple[int, int, int, int] | None = None
+    score: float = DETECTION_FLOOR
+    overlap: float = DETECTION_OVERLAP
+    system: System = System.RBC
+
+
+@dataclass(frozen=True)
+class SegmentRequest:
+    """Segment a region of a slide into an OME-Zarr store (HSP-Net, papers.md 3).
+
+    Attributes
+    ----------
+    region
+        (row, column, height, width) in level-0 pixels, None the whole image.
+    store
+        Folder of the store; it is continued if it holds the beginnings of an equal request.
+    polygon
+        Vertices (row, col) in level-0 pixels, napari convention: only what lies inside is kept.
+    stride
+        Between tiles, pixels of the model's scale; None is the model's own. Blend ``none`` takes
+        the tile's side.
+    probabilities
+        Also store the probability of every class, uint8.
+    skip_empty
+        Tiles without tissue by the thumbnail are background unseen; the area is reported.
+    """
+
+    image: Image
+    model: str
+    store: str
+    region: tuple[int, int, int, int] | None = None
+    polygon: tuple[tuple[float, float], ...] = ()
+    stride: int | None = None
+    blend: Blend = Blend.RBF
+    mode: RegionMode = RegionMode.EXACT
+    probabilities: bool = False
+    skip_empty: bool = False
+    system: System = System.HSPNET
 
 
 @dataclass(frozen=True)

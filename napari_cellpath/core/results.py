@@ -177,3 +177,74 @@ class CellFeatures:
 
     uid: str
     vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FoundRegion:
+    """A region of red cells that the detector found: half-open level-0 pixel edges, its score."""
+
+    box: tuple[int, int, int, int]
+    detection: float
+
+
+@dataclass(frozen=True)
+class RegionCall:
+    """RBC's answer for one box.
+
+    Attributes
+    ----------
+    uid, row, col
+        The box as asked for; row and col are its middle.
+    labels
+        Types whose probability is strictly above their threshold, in the model's order.
+    probabilities
+        Of each type, in the model's order; independent, they do not sum to one. Empty, with a
+        flag that says why, where there is no answer.
+    thresholds
+        Of each type.
+    abnormal
+        Probability that the box holds an abnormal cell, by the model's booster; NaN where there
+        is no answer.
+    label
+        ``abnormal`` or ``normal`` by ``abnormal_threshold``; empty where there is no answer.
+    model, precision
+        As of `NucleusCall`.
+    flags
+        ``border`` (cut by the image's edge), ``stretched`` (sides more than 2 : 1, scaled
+        apart), ``unlabelled`` (no type above its threshold); with no answer: ``blank``,
+        ``tiny``, ``not-finite``.
+    """
+
+    uid: str
+    row: float
+    col: float
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    thresholds: tuple[float, ...]
+    abnormal: float
+    abnormal_threshold: float
+    label: str
+    model: str
+    n_views: int = 1
+    precision: str = "fp32"
+    final: bool = True
+    flags: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> float:
+        """Probability of abnormal; NaN where there is no answer."""
+        return self.abnormal
+
+
+@dataclass(frozen=True)
+class SegmentedRows:
+    """Rows of a region that are final in its store.
+
+    ``row0`` and ``row1`` are half-open, in pixels of the store's full level.
+    """
+
+    store: str
+    row0: int
+    row1: int
+    total: int
+    provisional: bool = False

@@ -49,6 +49,34 @@ PATTERNS = ("Homogeneous", "Speckled", "Nucleolar", "Centromere", "NuMem", "Golg
 """The six staining patterns of HEp-2 cells, in the order of the paper's tables (papers.md 4.6)."""
 
 
+RBC_TYPES = ("Oval", "Elon", "Reti", "Gran", "Echi", "Stom")
+"""What a region of red cells may hold, in the order of the paper's tables (papers.md 2.1)."""
+
+
+class Fit(StrEnum):
+    """How a box of any proportions becomes the square that the label heads see."""
+
+    MODEL = "model"  # as its model was trained
+    STRETCH = "stretch"  # sides scaled apart, the paper's
+    LETTERBOX = "letterbox"  # proportions kept, the rest filled with the box's own border
+
+
+class Blend(StrEnum):
+    """Weight of a tile's pixels where tiles overlap (papers.md 3.6)."""
+
+    RBF = "rbf"  # exp(-d2 / 2 (side/2)2), the default reading of "Gauss-weighted"
+    EXP = "exp"
+    COS = "cos"
+    NONE = "none"  # tiles side by side, no overlap
+
+
+class RegionMode(StrEnum):
+    """How a region of a slide is segmented."""
+
+    EXACT = "exact"  # the paper's tiles
+    PREVIEW = "preview"  # one pass over large tiles: many times faster, other numbers
+
+
 class Intensity(StrEnum):
     """How brightly a specimen fluoresces; a person says so."""
 
@@ -90,6 +118,11 @@ class Role(StrEnum):
     OCCLUSION = "occlusion"
     CELLS = "cells"  # HEp-2 cells, points
     MASKS = "masks"  # their masks, labels coloured by pattern
+    REGIONS = "regions"  # red-cell regions, shapes
+    FIELD_REGIONS = "field-regions"  # very many of them, one light layer
+    TISSUE = "tissue"  # classes of a slide region, labels
+    CLASS_PROBABILITY = "class-probability"
+    ENTROPY = "entropy"
     COMPLETE = "complete"  # rectangles in which whatever is not marked is not there
 
 
