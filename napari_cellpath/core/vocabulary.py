@@ -127,6 +127,7 @@ class Role(StrEnum):
     REGIONS = "regions"  # red-cell regions, shapes
     FIELD_REGIONS = "field-regions"  # very many of them, one light layer
     TISSUE = "tissue"  # classes of a slide region, labels
+    PAINTED = "painted"  # what a person painted over it, labels at the image's resolution
     CLASS_PROBABILITY = "class-probability"
     ENTROPY = "entropy"
     COMPLETE = "complete"  # rectangles in which whatever is not marked is not there

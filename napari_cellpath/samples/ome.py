@@ -8,7 +8,6 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-
 TILE = 256
 
 
@@ -18,8 +17,11 @@ def write_ome(path: Path, image: NDArray[np.uint8], mpp: float, levels: int = 1)
     With ``levels`` above one it is tiled and holds smaller copies, each half the one before.
     """
     colour = image.ndim == 3
-    about = {"axes": "YXS" if colour else "YX", "PhysicalSizeX": mpp,
-             "PhysicalSizeXUnit": "µm", "PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm"}  # fmt: skip
+    about = {
+        "axes": "YXS" if colour else "YX",
+        "PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm",
+        "PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm",
+    }  # fmt: skip
     options = {"photometric": "rgb" if colour else "minisblack", "compression": "zlib"}
     if levels > 1:
         options["tile"] = (TILE, TILE)

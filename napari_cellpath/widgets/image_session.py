@@ -13,7 +13,7 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from napari_cellpath.backend.job import Backend
-from napari_cellpath.bridge import conventions, export
+from napari_cellpath.bridge import conventions, export, pixel_sizes
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
@@ -115,6 +115,9 @@ class ImageSession:
         """Override the pixel size of the current image; None takes its own again."""
         if self.image is not None:
             self.inquiry.set_mpp(self.image, mpp)
+            own = self.inquiry.stated(self.image)
+            if own is not None and own.mpp is None and own.key:
+                pixel_sizes.remember(own.key, mpp)  # nobody is to be asked twice
             self.subject_changed.emit()
 
     def use(self, **changes: Any) -> None:
@@ -170,6 +173,11 @@ class ImageSession:
             self._set_image(active)
 
     def _on_source_known(self, image: Image) -> None:
+        source = self.inquiry.source(image)
+        if source is not None and source.mpp is None and source.key:
+            mpp = pixel_sizes.remembered(source.key)
+            if mpp is not None:
+                self.inquiry.set_mpp(image, mpp)
         self.keeper.show_areas(self.viewer, image, self.inquiry.latest_source(image))
         if image is self.image:
             self.subject_changed.emit()

@@ -1,0 +1,75 @@
+"""A project's annotations from files and to files, as the docks' project menu does it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_cellpath.bridge.sources import Source
+from napari_cellpath.core.errors import ProjectError
+from napari_cellpath.core.requests import FileImage
+from napari_cellpath.core.vocabulary import System
+from napari_cellpath.project import Project, exchange
+from napari_cellpath.project.exchange import Format
+from napari_cellpath.project.images import add_image, image_facts
+
+FORMATS = {
+    ".geojson": Format.GEOJSON,
+    ".json": Format.COCO,
+    ".csv": Format.CSV,
+    ".tif": Format.LABELS,
+    ".tiff": Format.LABELS,
+}
+"""Format of an exported file by its ending."""
+
+
+def know(project: Project, source: Source, shape: tuple[int, int]) -> None:
+    """Make an image known to a project.
+
+    Raises
+    ------
+    CellpathError
+        The project cannot be written.
+    """
+    image = source.image
+    named = isinstance(image, FileImage)
+    add_image(
+        project, source.key, Path(image.path).name if named else image.name, shape,
+        path=image.path if named else "", mpp=source.mpp,
+    )  # fmt: skip
+
+
+def take_in(project: Project, path: Path, source: Source, system: System) -> str:
+    """Take annotations of a known image in from a file, in one gesture; what came of it.
+
+    Raises
+    ------
+    CellpathError
+        The file is none of annotations that are known, or is damaged; nothing is taken.
+    """
+    facts = image_facts(project, source.key)
+    taken = exchange.import_file(project, path, image=facts, system=system)
+    return (
+        f"{path.name}: {taken.added:,} added, {taken.changed:,} changed, "
+        f"{taken.same:,} as they were."
+    )
+
+
+def write_out(project: Project | None, path: Path, source: Source | None) -> str:
+    """Write annotations: those of an image where the format holds one, else all; a sentence.
+
+    Raises
+    ------
+    CellpathError
+        There is nothing to write, the ending names no format, or it cannot be written.
+    """
+    form = FORMATS.get(path.suffix.lower())
+    if project is None:
+        raise ProjectError("There is nothing to export yet.")
+    if form is None:
+        raise ProjectError(
+            f"{path.name}: the ending decides the format; {', '.join(FORMATS)} are known."
+        )
+    one = form in (Format.GEOJSON, Format.LABELS) and source is not None
+    image = image_facts(project, source.key) if one and source else None
+    count = exchange.export_file(project, path, form, image=image)
+    return f"{count:,} objects written to {path}."
