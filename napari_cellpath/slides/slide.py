@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import MissingFileError, UnreadableImageError
 from napari_cellpath.slides.damage import reading, too_large, unreadable
-from napari_cellpath.slides.planes import ArrayPlane, Opened
+from napari_cellpath.slides.planes import ArrayPlane, Box, Opened
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
 """Bytes an image may claim when it has to be decoded at once, and a region when it is read."""
@@ -69,6 +69,7 @@ class Slide:
         self.path = path
         self._planes = opened.planes
         self._close = opened.close
+        self._decoded = opened.decoded
         self._budget = memory_budget_bytes
         self._lock = threading.Lock()
         self._closed = False
@@ -104,8 +105,19 @@ class Slide:
         plane = self._planes[0]
         return plane.pixels if isinstance(plane, ArrayPlane) else None
 
+    @property
+    def decoded_pixels(self) -> int:
+        """Pixels decoded since it was opened, one decoded twice counting twice."""
+        return self._decoded()
+
     def read_region(
-        self, row: int, col: int, height: int, width: int, level: int = 0
+        self,
+        row: int,
+        col: int,
+        height: int,
+        width: int,
+        level: int = 0,
+        damaged: list[Box] | None = None,
     ) -> NDArray[np.uint8]:
         """Read one region.
 
@@ -117,6 +129,9 @@ class Slide:
             Size in pixels of ``level``.
         level
             Index into `levels`.
+        damaged
+            Where given, tiles that cannot be decoded are zero instead of an error, and their
+            boxes (pixels of ``level``) are added to it.
 
         Returns
         -------
@@ -146,7 +161,7 @@ class Slide:
         if row0 < row1 and col0 < col1:
             with reading(self.path):
                 region[row0 - row : row1 - row, col0 - col : col1 - col] = plane.window(
-                    row0, row1, col0, col1
+                    row0, row1, col0, col1, damaged
                 )
         return region
 

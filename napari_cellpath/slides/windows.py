@@ -104,6 +104,17 @@ class OpenSlides:
 _open_slides = OpenSlides()
 
 
+def slide_of(image: FileImage) -> Slide:
+    """The open slide of a file, kept open for the next caller.
+
+    Raises
+    ------
+    CellpathError
+        See `open_slide`.
+    """
+    return _open_slides.get(image.path)
+
+
 def image_shape(image: Image) -> tuple[int, int]:
     """Height and width of level 0.
 

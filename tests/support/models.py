@@ -4,7 +4,13 @@ from pathlib import Path
 
 import torch
 
-from napari_cellpath.core.vocabulary import CLASS_COLOURS, PATTERNS, System
+from napari_cellpath.core.vocabulary import (
+    CIN_CLASSES,
+    CIN_COLOURS,
+    CLASS_COLOURS,
+    PATTERNS,
+    System,
+)
 from napari_cellpath.models import ClassInfo, ModelInfo, save_model
 from napari_cellpath.systems.catalogue import build
 
@@ -67,3 +73,24 @@ def write_random_model(
     )
     save_model(folder, info, tensors, f"# {folder.name}\n\nRandom weights, for tests.\n")
     return folder
+
+
+def write_tissue_model(folder: Path, seed: int = 0, **overrides) -> Path:
+    """Write a small HSP-Net model with random weights: five classes, tiles of 64 at stride 16."""
+    return write_random_model(
+        folder,
+        overrides.pop("architecture", "hspnet-squeezenet"),
+        len(CIN_CLASSES),
+        seed,
+        **{
+            "system": System.HSPNET,
+            "arguments": {"width": 0.0625},
+            "classes": tuple(
+                ClassInfo(name=name, colour=colour, abnormal=i > 1)
+                for i, (name, colour) in enumerate(zip(CIN_CLASSES, CIN_COLOURS, strict=True))
+            ),
+            "input": {"tile": 64, "stride": 16},
+            "mpp": 1.0,
+        }
+        | overrides,
+    )
