@@ -7,6 +7,8 @@ never written to: a prediction and a person's word stay apart.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge.painting import sampled
 from napari_cellpath.bridge.tissue import Plane
-from napari_cellpath.project.state import Raster
+from napari_cellpath.project.state import TILE, Raster
 from napari_cellpath.slides.region_store import UNSEEN, Progress, RegionFacts, RegionStore
 
 _NOT_OURS = 255
@@ -69,19 +71,52 @@ class CorrectedStore:
             if name in names:
                 numbers[number + 1] = names.index(name)
         self.raster = raster or Raster()
+        if self.raster.tiles:
+            note = {**self.facts.layout, "note": "painted corrections included"}
+            self.facts = replace(self.facts, layout=note)
         self.levels: list[Any] = [
             CorrectedLevel(store, k, self.raster, numbers) for k in range(len(store.levels))
         ]
 
-    @property
+    @cached_property
+    def _difference(self) -> tuple[NDArray[np.int64], int]:
+        """What painting adds to the counts of values, and how many pixels it changed."""
+        added, changed = np.zeros(256, np.int64), 0
+        facts, done = self.store.facts, self.store.progress.rows_done
+        for tile in self.raster.tiles:
+            window = []
+            limits = (done, facts.shape[1])
+            for place, corner, step, limit in zip(
+                tile, facts.corner, facts.step, limits, strict=True
+            ):
+                # Store pixels whose middle may lie in the tile; one more on each side.
+                first = int((place * TILE - corner) / step) - 1
+                last = int(((place + 1) * TILE - corner) / step) + 1
+                window.append((max(first, 0), min(last, limit), place, corner, step))
+            if any(w[0] >= w[1] for w in window):
+                continue
+            inside = [
+                np.floor(corner + (np.arange(first, last) + 0.5) * step) // TILE == place
+                for first, last, place, corner, step in window
+            ]
+            box = tuple(slice(first, last) for first, last, *_ in window)
+            before = np.asarray(self.store.levels[0][box])[np.ix_(*inside)]
+            after = self.levels[0][box][np.ix_(*inside)]
+            added += np.bincount(after.ravel(), minlength=256)
+            added -= np.bincount(before.ravel(), minlength=256)
+            changed += int((before != after).sum())
+        return added, changed
+
+    @cached_property
     def progress(self) -> Progress:
-        """How far the store is; the counts are of the model's answer alone."""
-        return self.store.progress
+        """How far the store is; the counts are of the region as it stands."""
+        now = self.store.progress
+        return replace(now, counts=(np.asarray(now.counts) + self._difference[0]).tolist())
 
     @property
-    def corrected(self) -> bool:
-        """Whether anything was painted at all."""
-        return bool(self.raster.tiles)
+    def changed(self) -> int:
+        """Pixels of which a person says something else than the model."""
+        return self._difference[1]
 
     def rows(self, row0: int, row1: int) -> NDArray[np.uint8]:
         """Class numbers of rows of the full level."""

@@ -211,4 +211,3 @@ class TissueReview:
         self.region.tiles_changed.disconnect(self._on_tiles, missing_ok=True)
         self.region.painted_changed.disconnect(self._on_painted, missing_ok=True)
         return True
-

@@ -200,7 +200,7 @@ class RegionStore:
                     _multiscales(facts, facts.shape, "probabilities", channels=True)
                 )
         store = cls(folder, facts, Progress(), "r+")
-        store._note()  # noqa: SLF001 - a store without a journal is not ours
+        store._note()
         return store
 
     @classmethod
@@ -382,7 +382,7 @@ def read_journal(folder: Path) -> tuple[RegionFacts, Progress]:
             progress.damaged = [tuple(box) for box in progress.damaged]  # type: ignore[misc]
             facts = RegionFacts.of_json(content["request"])
             if len(progress.counts) != 256 or not 0 <= progress.rows_done <= facts.shape[0]:
-                raise ValueError("its counts cannot be")  # noqa: TRY004
+                raise ValueError("its counts cannot be")
             return facts, progress
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableImageError(

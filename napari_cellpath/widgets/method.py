@@ -18,6 +18,7 @@ from napari_cellpath.core.requests import (
 from napari_cellpath.core.vocabulary import Average, Blend, Border, Channel, Preset, RegionMode
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.systems.hep2.cells import CellInput
+from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2
 
 CELL_BAND = 0.2
 """Patterns that lead the next by no more than this are doubtful."""
@@ -160,8 +161,8 @@ class CellMethod(Chosen):
 class TissueMethod(Chosen):
     """Model, mode, blend and stride decide the classes of a region; the rest only reads them.
 
-    ``stride`` None is the model's own. ``smallest`` is the area in square micrometres below
-    which a lesion is left out of the summary.
+    ``stride`` None is the model's own. ``smallest`` is the area in mm2 below which
+    a lesion does not make its class the worst grade.
     """
 
     mode: RegionMode = RegionMode.EXACT
@@ -169,7 +170,7 @@ class TissueMethod(Chosen):
     stride: int | None = None
     probabilities: bool = False
     skip_empty: bool = False
-    smallest: float = 0.0
+    smallest: float = LEAST_LESION_MM2
 
     def with_changes(self, **changes: Any) -> TissueMethod:
         """Another method; another model has a stride of its own."""
@@ -190,5 +191,5 @@ class TissueMethod(Chosen):
         return SegmentRequest(
             image, str(self.entry.folder), store, region, tuple(polygon),
             None if self.blend is Blend.NONE else self.stride, self.blend, self.mode,
-            self.probabilities, self.skip_empty,
+            self.probabilities, self.skip_empty, first_estimate=True,
         )  # fmt: skip

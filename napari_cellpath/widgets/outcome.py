@@ -160,7 +160,10 @@ class CorrectSection(QWidget):
         self.accept = QPushButton(f"Accept calls   {shortcut_of('accept')}")
         self.accept.setToolTip("Take the calls of the selected ones as your own word.")
         self.accept.clicked.connect(self.accept_requested)
-        layout.addWidget(self.accept)
+        self._row = QHBoxLayout()
+        self._row.setSpacing(SPACING)
+        self._row.addWidget(self.accept, 1)
+        layout.addLayout(self._row)
         self.buttons: list[QPushButton] = []
         self._names: tuple[str, ...] = ()
         self._counts: list[int | str] = []
@@ -175,6 +178,13 @@ class CorrectSection(QWidget):
         self._tip = tip
         self.accept.setText(f"{accept}   {shortcut_of('accept')}")
         self.accept.setToolTip(accept_tip)
+
+    def add_button(self, text: str, tip: str) -> QPushButton:
+        """Add a button beside accept."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        self._row.addWidget(button)
+        return button
 
     def set_chosen(self, name: str) -> None:
         """Show which class was chosen; empty for none."""

@@ -17,7 +17,7 @@ from napari_cellpath.core.vocabulary import Blend, RegionMode, System
 from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.widgets import tissue_words
 from napari_cellpath.widgets.frame_dock import FrameDock
-from napari_cellpath.widgets.keys import PaintKeySheet, shortcut_of
+from napari_cellpath.widgets.keys import PaintKeySheet
 from napari_cellpath.widgets.method import TissueMethod
 from napari_cellpath.widgets.search import Where, number_box
 from napari_cellpath.widgets.sections import Choice, fill, narrow
@@ -137,7 +137,9 @@ class TissueDock(FrameDock):
         self.stride.setToolTip("Pixels from tile to tile at the model's scale; 0: the model's own.")
         method.add_setting("Stride", self.stride)
         self.probabilities = QCheckBox("Keep probabilities")
-        self.probabilities.setToolTip("Needed for maps and for reviewing the undecided tiles first.")
+        self.probabilities.setToolTip(
+            "Needed for maps; the review then puts the undecided tiles first."
+        )
         self.probabilities.setChecked(now.probabilities)
         self.empty = QCheckBox("Skip empty glass")
         self.empty.setToolTip(
@@ -145,13 +147,13 @@ class TissueDock(FrameDock):
         )
         method.add_setting("", self.probabilities)
         method.add_setting("", self.empty)
-        self.smallest = number_box(now.smallest, 0.0, 1e6, 0, "")
+        self.smallest = number_box(now.smallest, 0.0, 100.0, 3, "")
         self.smallest.setToolTip(
-            "Lesions smaller than this, in µm² (pixels where the scale is not known), do not "
-            "count in the summary, the worst grade and the polygons."
+            "Lesions smaller than this, in mm² (at 1 µm per pixel where the scale is not known), "
+            "do not make their class the worst grade."
         )
-        self.smallest.setFixedWidth(90)
-        method.add_setting("Least, µm²", self.smallest)
+        self.smallest.setFixedWidth(74)
+        method.add_setting("Lesion, mm²", self.smallest)
 
     def _connect_own(self) -> None:
         frame, session = self.frame, self.session

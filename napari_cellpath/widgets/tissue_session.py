@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from napari.layers import Image, Layer
@@ -12,9 +13,10 @@ from psygnal import Signal
 from qtpy.QtCore import QTimer
 
 from napari_cellpath.backend.job import Backend
-from napari_cellpath.bridge import conventions, regions, tissue_stores
-from napari_cellpath.bridge.timing import timed
-from napari_cellpath.bridge.tissue import TissueRegion, store_of, tissue_layers_of
+from napari_cellpath.bridge import conventions, regions, tissue_export, tissue_stores
+from napari_cellpath.bridge.timing import napari_call, timed
+from napari_cellpath.bridge.tissue import TissueRegion, region_of, tissue_layers_of
+from napari_cellpath.bridge.tissue_tiles import Tiles, read_tiles
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import SegmentRequest
 from napari_cellpath.core.results import SegmentedRows
@@ -50,13 +52,14 @@ class TissueSession(PaintSession):
         self.where = Where.VIEW
         self._regions: dict[Layer, TissueRegion] = {}
         self._requests: dict[Layer, SegmentRequest] = {}
-        self._asked: tuple[Image, SegmentRequest] | None = None
         self._unbind: dict[Layer, Callable[[], None]] = {}
         self._actions = self._key_actions()
         self._redraw = QTimer()
         self._redraw.setSingleShot(True)
         self._redraw.timeout.connect(self._refresh)
         self._earliest = 0.0
+        self._counted: Any = ()
+        self._opening: set[str] = set()
         self.keeper.switched.connect(self._on_switched)
         self._begin()
 
@@ -89,8 +92,9 @@ class TissueSession(PaintSession):
         if image is None:
             return
         if role == Role.TISSUE and layer not in self._regions:
-            with suppress(CellpathError):  # its store is gone: a picture, but no region of ours
-                self._regions[layer] = TissueRegion(image, RegionStore.open(store_of(layer)), layer)
+            region = region_of(layer, image)  # None, its store is gone: a picture, no region
+            if region is not None:
+                self._look_after(layer, region)
         self._unbind[layer] = keys.bind(layer, self._actions)
         layer.events.mode.connect(self._on_brush)
         if role == Role.PAINTED:
@@ -98,12 +102,41 @@ class TissueSession(PaintSession):
         if image is self.image:
             self._image_set()
 
+    def _look_after(self, layer: Layer, region: TissueRegion) -> None:
+        """Know a region, and let it know what is painted over its image."""
+        self._regions[layer] = region
+        image = region.image
+        region.raster = lambda: self.keeper.painted(self.inquiry.latest_source(image))
+        region.paint = lambda pieces: self.paint_pieces(image, pieces)
+        self._read_tiles(region)
+
+    def _read_tiles(self, region: TissueRegion) -> None:
+        """Have a finished region looked through tile by tile, on a thread, for the review."""
+        if not region.store.progress.complete:
+            return
+
+        def work() -> Tiles:
+            return read_tiles(region.store)
+
+        self.inquiry.in_background(work, region.take_tiles)
+
+    def take_painted(self, counts: Sequence[int]) -> None:
+        """Tell regions that something was painted over the current image, if that is so."""
+        now = self.image, tuple(counts)
+        if now != self._counted:
+            self._counted = now
+            for region in self._regions.values():
+                if region.image is self.image:
+                    region.painted_changed.emit()
+
     def _let_go(self, layer: Layer) -> None:
         self._unbind.pop(layer)()
         layer.events.mode.disconnect(self._on_brush)
         if conventions.facts_of(layer).get("role") == Role.PAINTED:
             layer.events.selected_label.disconnect(self._on_brush)
-        self._regions.pop(layer, None)
+        region = self._regions.pop(layer, None)
+        if region is not None:
+            region.raster, region.paint = (lambda: None), (lambda _pieces: False)
         self._requests.pop(layer, None)
 
     def _let_go_of_all(self) -> None:
@@ -160,12 +193,19 @@ class TissueSession(PaintSession):
         source = self.inquiry.source(self.image)
         if source is None:
             return f"'{self.image.name}' is still being read; try again in a moment."
-        if source.mpp is None and self.method.entry.info.mpp is not None:
+        if self.needs_scale:
             return (
                 "The image does not state how large a pixel is. Type its µm / pixel above: the "
                 "model looks at tissue at one scale only."
             )
         return ""
+
+    @property
+    def needs_scale(self) -> bool:
+        """Whether nobody has said yet how large a pixel of the image is."""
+        source, entry = self.inquiry.source(self.image), self.method.entry
+        known = source is None or entry is None or entry.info.mpp is None
+        return not known and source is not None and source.mpp is None
 
     def area(self) -> regions.Area | None:
         """What of the current image is to be segmented; None where nothing is chosen."""
@@ -235,7 +275,6 @@ class TissueSession(PaintSession):
         with suppress(OSError):
             tissue_stores.stores_folder().mkdir(parents=True, exist_ok=True)
             tissue_stores.prune([r.store.path for r in self._regions.values()])
-        self._asked = image, request
 
         def some(rows: Sequence[SegmentedRows]) -> None:
             self._grow(image, request, rows)
@@ -248,32 +287,49 @@ class TissueSession(PaintSession):
     @timed
     def _grow(self, image: Image, request: SegmentRequest, rows: Sequence[SegmentedRows]) -> None:
         """Show rows that came; the layer is made when the first are there."""
-        region = self._region_of(request)
-        if region is None:
-            if image not in self.viewer.layers:
-                return
-            region = self._show(image, request)
-        if region is not None and not self._redraw.isActive():
+        if self._region_of(request) is None:
+            self._open(image, request)
+        elif not self._redraw.isActive():
             wait = self._earliest - time.monotonic() * 1000
             self._redraw.start(max(0, round(wait)))
+
+    def _open(
+        self, image: Image, request: SegmentRequest, then: Callable[[], None] | None = None
+    ) -> None:
+        """Open a store on a thread and show it: zarr alone takes seconds to be imported."""
+        if request.store in self._opening:
+            return
+        self._opening.add(request.store)
+
+        def done(store: RegionStore) -> None:
+            self._opening.discard(request.store)
+            if image not in self.viewer.layers:
+                return
+            if self._region_of(request) is None:
+                self._show(image, request, store)
+            if then is not None:
+                then()
+
+        def failed(error: CellpathError) -> None:
+            self._opening.discard(request.store)
+            self.told.emit("error", str(error))
+
+        self.inquiry.in_background(lambda: RegionStore.open(request.store), done, failed)
 
     def _region_of(self, request: SegmentRequest) -> TissueRegion | None:
         return next(
             (r for layer, r in self._regions.items() if self._requests.get(layer) == request), None
         )
 
-    def _show(self, image: Image, request: SegmentRequest) -> TissueRegion | None:
-        try:
-            store = RegionStore.open(request.store)
-        except CellpathError as error:
-            self.told.emit("error", str(error))
-            return None
+    @timed
+    def _show(self, image: Image, request: SegmentRequest, store: RegionStore) -> None:
+        """Put a region's layer over its image, in the place of one of other settings."""
         for layer, old in list(self._regions.items()):
             same = old.image is image and old.box == TissueRegion.box_of(store.facts)
             if same and old.facts.polygon == store.facts.polygon:
                 self.viewer.layers.remove(layer)  # of other settings; its store stays
         region = TissueRegion(image, store)
-        self._regions[region.layer] = region
+        self._look_after(region.layer, region)
         self._requests[region.layer] = request
         layers = self.viewer.layers
         active = layers.selection.active
@@ -283,10 +339,11 @@ class TissueSession(PaintSession):
             if conventions.facts_of(x).get("role") not in (None, Role.TISSUE)
             and conventions.image_of(x, layers) is image
         ]  # fmt: skip
-        layers.insert(max(min(ours, default=len(layers)), layers.index(image) + 1), region.layer)
-        layers.selection.active = active
+        at = max(min(ours, default=len(layers)), layers.index(image) + 1)
+        with napari_call():
+            layers.insert(at, region.layer)
+            layers.selection.active = active
         self._set_region(region)
-        return region
 
     @timed
     def _refresh(self) -> None:
@@ -299,14 +356,15 @@ class TissueSession(PaintSession):
         self.grew.emit()
 
     def _end(self, image: Image, request: SegmentRequest, complete: bool) -> None:
-        if image not in self.viewer.layers:
-            return
-        region = self._region_of(request) or self._show(image, request)
-        if region is None:
+        region = self._region_of(request)
+        if region is None:  # complete already, or ended before its first rows were shown
+            if image in self.viewer.layers and Path(request.store).is_dir():
+                self._open(image, request, lambda: self._end(image, request, complete))
             return
         with suppress(CellpathError):
             region.reread()
         region.refresh()
+        self._read_tiles(region)
         self.region_changed.emit()
         if not complete:
             share = region.store.progress.rows_done / max(1, region.facts.shape[0])
@@ -314,6 +372,20 @@ class TissueSession(PaintSession):
                 "info", f"Stopped at {100 * share:.0f} %; what is done stays, and ‘Go on’ does "
                 "the rest.",
             )  # fmt: skip
+
+    def command(self, out: str) -> str:
+        """The command line that segments the current region, or what would be segmented now.
+
+        Raises
+        ------
+        CellpathError
+            There is none, or the image only exists in memory.
+        """
+        request = None if self.region is None else self._requests.get(self.region.layer)
+        return tissue_export.command_line(
+            request or self.request(), out, model=self.method.name_for_command,
+            least_lesion_mm2=self.method.smallest,
+        )  # fmt: skip
 
     # Maps.
 

@@ -234,10 +234,10 @@ def blend_image(
             for col in layout.col_starts:
                 strips.add(row, col, network(strips.tile(row, col))[0])
             first, last = layout.band(number)
-            for offset, at, count in strips._parts(first, last):  # noqa: SLF001
-                weights = strips._weight_sums(first + offset, count)  # noqa: SLF001
+            for offset, at, count in strips._parts(first, last):
+                weights = strips._weight_sums(first + offset, count)
                 out[:, first + offset : first + offset + count] = (
-                    strips._sums[:, at : at + count] / weights  # noqa: SLF001
+                    strips._sums[:, at : at + count] / weights
                 ).numpy()
             strips.finish(first, last, emit=False)
     return out
