@@ -9,7 +9,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-
 Box = tuple[int, int, int, int]
 """Top, left, bottom, right, half-open."""
 

@@ -200,7 +200,7 @@ class RegionStore:
                     _multiscales(facts, facts.shape, "probabilities", channels=True)
                 )
         store = cls(folder, facts, Progress(), "r+")
-        store._note()  # noqa: SLF001 - a store without a journal is not ours
+        store._note()
         return store
 
     @classmethod
@@ -345,9 +345,7 @@ class RegionStore:
             The store has no probabilities.
         """
         if not self.probabilities:
-            raise OutputError(
-                f"{self.path} holds no probabilities; predict it with probabilities."
-            )
+            raise OutputError(f"{self.path} holds no probabilities; predict it with probabilities.")
         return entropy_of(np.asarray(self.probabilities[level][:, row0:row1]))
 
 
@@ -382,7 +380,7 @@ def read_journal(folder: Path) -> tuple[RegionFacts, Progress]:
             progress.damaged = [tuple(box) for box in progress.damaged]  # type: ignore[misc]
             facts = RegionFacts.of_json(content["request"])
             if len(progress.counts) != 256 or not 0 <= progress.rows_done <= facts.shape[0]:
-                raise ValueError("its counts cannot be")  # noqa: TRY004
+                raise ValueError("its counts cannot be")
             return facts, progress
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UnreadableImageError(
@@ -471,19 +469,23 @@ def _multiscales(
         space = {"name": axis, "type": "space"}
         axes.append(space if unit is None else space | {"unit": "micrometer"})
     # Of the first pixel's centre, as napari and OME count it.
-    begin = [(edge + step / 2 - 0.5) * scale for edge, step in zip(facts.corner, facts.step, strict=True)]
+    begin = [
+        (edge + step / 2 - 0.5) * scale for edge, step in zip(facts.corner, facts.step, strict=True)
+    ]
     head = [1.0] if channels else []
     start = [0.0] if channels else []
     datasets = []
     for number in range(len(level_shapes(facts.shape)) if levels is None else levels):
         pixel = [s * scale * factor * 2**number for s in facts.step]
-        datasets.append({
-            "path": str(number),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [*head, *pixel]},
-                {"type": "translation", "translation": [*start, *begin]},
-            ],
-        })
+        datasets.append(
+            {
+                "path": str(number),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*head, *pixel]},
+                    {"type": "translation", "translation": [*start, *begin]},
+                ],
+            }
+        )
     return {
         "multiscales": [
             {"version": "0.4", "name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
