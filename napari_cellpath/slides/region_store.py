@@ -345,9 +345,7 @@ class RegionStore:
             The store has no probabilities.
         """
         if not self.probabilities:
-            raise OutputError(
-                f"{self.path} holds no probabilities; predict it with probabilities."
-            )
+            raise OutputError(f"{self.path} holds no probabilities; predict it with probabilities.")
         return entropy_of(np.asarray(self.probabilities[level][:, row0:row1]))
 
 
@@ -471,19 +469,23 @@ def _multiscales(
         space = {"name": axis, "type": "space"}
         axes.append(space if unit is None else space | {"unit": "micrometer"})
     # Of the first pixel's centre, as napari and OME count it.
-    begin = [(edge + step / 2 - 0.5) * scale for edge, step in zip(facts.corner, facts.step, strict=True)]
+    begin = [
+        (edge + step / 2 - 0.5) * scale for edge, step in zip(facts.corner, facts.step, strict=True)
+    ]
     head = [1.0] if channels else []
     start = [0.0] if channels else []
     datasets = []
     for number in range(len(level_shapes(facts.shape)) if levels is None else levels):
         pixel = [s * scale * factor * 2**number for s in facts.step]
-        datasets.append({
-            "path": str(number),
-            "coordinateTransformations": [
-                {"type": "scale", "scale": [*head, *pixel]},
-                {"type": "translation", "translation": [*start, *begin]},
-            ],
-        })
+        datasets.append(
+            {
+                "path": str(number),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [*head, *pixel]},
+                    {"type": "translation", "translation": [*start, *begin]},
+                ],
+            }
+        )
     return {
         "multiscales": [
             {"version": "0.4", "name": name, "axes": axes, "datasets": datasets, "type": "nearest"}

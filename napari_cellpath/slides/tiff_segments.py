@@ -144,7 +144,10 @@ class SegmentReader:
                     except Exception:  # decoders raise far more than they document
                         if damaged is None:
                             raise
-                        bottom, right = min(top + high, self.shape[0]), min(left + wide, self.shape[1])
+                        bottom, right = (
+                            min(top + high, self.shape[0]),
+                            min(left + wide, self.shape[1]),
+                        )
                         damaged.append((top, left, bottom, right))
                         continue
                     if segment is None:

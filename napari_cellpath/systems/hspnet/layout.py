@@ -133,19 +133,21 @@ def layout_of(request: SegmentRequest, info: ModelInfo) -> Layout:
     mode, blend = RegionMode(request.mode), Blend(request.blend)
     tile, stride = (side, side), _stride(request, info)
     if mode is RegionMode.PREVIEW:
-        size = [kept[2] - kept[0], kept[3] - kept[1]]
-        high, wide = (min(2 * side, max(side, -(-n // STAGE) * STAGE)) for n in size)
+        asked = kept[2] - kept[0], kept[3] - kept[1]
+        high, wide = (min(2 * side, max(side, -(-n // STAGE) * STAGE)) for n in asked)
         tile, stride = (high, wide), (max(1, high - side // 2), max(1, wide - side // 2))
     rows = _grown(kept[0], kept[2], tile[0], grid.shape[0])
     cols = _grown(kept[1], kept[3], tile[1], grid.shape[1])
     frame = rows[0], cols[0], rows[1], cols[1]
-    lack = [max(0, t - n) for t, n in zip(tile, (rows[1] - rows[0], cols[1] - cols[0]), strict=True)]
+    lack = [
+        max(0, t - n) for t, n in zip(tile, (rows[1] - rows[0], cols[1] - cols[0]), strict=True)
+    ]
     return Layout(
         grid=grid,
         kept=kept,
         frame=frame,
         pad=(lack[0] // 2, lack[1] // 2),
-        padded=(rows[1] - rows[0] + lack[0], cols[1] - cols[0] + lack[1]),
+        padded=(size[0] + lack[0], size[1] + lack[1]),
         tile=tile,
         stride=stride,
         blend=blend,

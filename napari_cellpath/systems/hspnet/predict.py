@@ -34,6 +34,7 @@ from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 BATCH = {"cpu": 1, "cuda": 8, "mps": 4}
 """Tiles of a network batch: one fills a processor's cores, a graphics card wants more."""
 
+
 class TissuePredictor:
     """A loaded HSP-Net model on a device (`napari_cellpath.systems.protocol.Predictor`).
 
@@ -115,9 +116,7 @@ class TissuePredictor:
             labels[number] = found.to(torch.uint8).cpu().numpy()
         return LookOutput(labels, time.perf_counter() - start)
 
-    def _advance(
-        self, payload: RegionPayload, forward: Forward, stop: StopCheck
-    ) -> RegionOutput:
+    def _advance(self, payload: RegionPayload, forward: Forward, stop: StopCheck) -> RegionOutput:
         start = time.perf_counter()
         bands: list[Band] = []
         damaged: list[Box] = []
@@ -173,4 +172,3 @@ class TissuePredictor:
     def _normalised(self, pixels: NDArray[np.uint8]) -> Tensor:
         image = torch.from_numpy(pixels).to(self.device)
         return self.normalise(image.permute(2, 0, 1).unsqueeze(0))
-

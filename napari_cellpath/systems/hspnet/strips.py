@@ -104,8 +104,10 @@ class Strips:
         high, wide = self.layout.tile
         width = self.layout.padded[1]
         at_row, at_col = self._window_at
-        if self._window is None or at_row != row or not (
-            at_col <= col and col + wide <= at_col + self._window.shape[3]
+        if (
+            self._window is None
+            or at_row != row
+            or not (at_col <= col and col + wide <= at_col + self._window.shape[3])
         ):
             end = min(width, col + WINDOW_TILES * wide)
             parts = [
@@ -157,7 +159,7 @@ class Strips:
             labels.masked_fill_(higher, number)
             torch.maximum(best, sums[number], out=best)
         if not bool(torch.isfinite(best).all()):
-            raise ModelError("The network gave values that are no numbers; its weights are damaged.")
+            raise ModelError("The network gave no numbers; its weights are damaged.")
         labels.masked_fill_(weights <= 0, SKIPPED)
         probabilities = None
         if self._probabilities:
@@ -180,7 +182,9 @@ class Strips:
                 continue
             rows = slice(first - start, last - start)
             for col in cols:
-                total[first - row : last - row, col : col + self.layout.tile[1]] += self._weights[rows]
+                total[first - row : last - row, col : col + self.layout.tile[1]] += self._weights[
+                    rows
+                ]
         if whole:
             if len(self._full) > 2:  # interior bands are all alike
                 self._full.clear()
