@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,8 @@ class TissueDock(FrameDock):
         self._show_jobs()
         self._show_region()
         session.inquiry.warm_up()
+        # A second or more, else spent when the first rows are to be shown.
+        session.inquiry.in_background(lambda: import_module("zarr"), lambda _zarr: None)
 
     def _lay_out(self) -> None:
         frame, session = self.frame, self.session
