@@ -22,8 +22,8 @@ from napari_cellpath.core.results import SegmentedRows
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.slides.region_store import RegionStore
 from napari_cellpath.widgets.method import TissueMethod
-from napari_cellpath.widgets.region_session import RegionSession
 from napari_cellpath.widgets.search import Where
+from napari_cellpath.widgets.tissue_layers import TissueLayerSession
 
 SEGMENT = "segment"
 REFRESH_MS = 400
@@ -31,7 +31,7 @@ REFRESH_MS = 400
 SHARE = 0.2  # of the main thread's time, at most, for redrawing
 
 
-class TissueSession(RegionSession):
+class TissueSession(TissueLayerSession):
     """State of one tissue dock.
 
     Attributes

@@ -39,7 +39,7 @@ from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.sections import Choice, caption, fill, form, narrow, quiet
 from napari_cellpath.widgets.train_report import ReportView
 from napari_cellpath.widgets.train_run import CANCELLED, REPORT, TrainRun, Wanted, resuming
-from napari_cellpath.widgets.train_words import SYSTEMS, duration, summary
+from napari_cellpath.widgets.train_words import SYSTEMS, duration, labelled_systems, summary
 
 RECIPE = "recipe"
 PRESETS = (
@@ -190,10 +190,7 @@ class TrainDock(Themed):
         choices = [Choice(s, text) for s, text in SYSTEMS.items() if s in with_model]
         now = self.system.currentData()
         if project is not None and not self._system_chosen:
-            labelled = [
-                System(f.get("system", System.DEEPPAP))
-                for f in project.state.objects.values() if f.get("labels")
-            ]  # fmt: skip
+            labelled = labelled_systems(project)
             now = max(SYSTEMS, key=labelled.count) if labelled else now
         there = [choice.value for choice in choices]
         system = now if now in there else there[0] if there else System.DEEPPAP

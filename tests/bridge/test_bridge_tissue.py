@@ -198,7 +198,8 @@ def test_accepting_says_what_the_model_says_where_nothing_is_said(store):
     said = painting.accepted(store, raster, window)
     rows, cols = 20 + np.arange(300), 100 + np.arange(480)
     index = [
-        np.floor((p + 0.5 - c) / STEP).astype(int) for p, c in zip((rows, cols), CORNER, strict=True)
+        np.floor((p + 0.5 - c) / STEP).astype(int)
+        for p, c in zip((rows, cols), CORNER, strict=True)
     ]
     before = raster.read(*window)
     inside = (index[0] >= 0)[:, None] & (index[1] < SHAPE[1])[None, :]
@@ -253,9 +254,7 @@ def test_a_review_of_tiles_paints(store, image):
     first, second = facts_now.uid[0], facts_now.uid[1]
     review.label([first], facts_now.call[0])
     window = tile_window(region.tiles.boxes[0], store.facts)
-    np.testing.assert_array_equal(
-        raster.read(*window), painting.accepted(store, None, window)
-    )
+    np.testing.assert_array_equal(raster.read(*window), painting.accepted(store, None, window))
     assert review.facts().label[0] == facts_now.call[0]
     other = next(c for c in CIN_CLASSES if c != facts_now.call[1])
     review.label([second], other)
@@ -349,9 +348,7 @@ def test_a_report_shows_the_region(store, tmp_path):
     assert (tinted[core][:, 0] > plain[core][:, 0]).all()
     still = ndimage.binary_erosion(labels == 0, iterations=4)
     np.testing.assert_array_equal(tinted[still], plain[still])
-    page = tissue_export.writer(
-        standing, tmp_path / "r.html", 0.001, MemoryImage(pixels, mpp=0.5)
-    )
+    page = tissue_export.writer(standing, tmp_path / "r.html", 0.001, MemoryImage(pixels, mpp=0.5))
     page()
     assert "data:image/png;base64" in (tmp_path / "r.html").read_text()
 

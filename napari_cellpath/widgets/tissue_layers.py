@@ -21,7 +21,7 @@ from napari_cellpath.widgets.method import TissueMethod
 from napari_cellpath.widgets.paint_session import PaintSession
 
 
-class RegionSession(PaintSession):
+class TissueLayerSession(PaintSession):
     """State of a dock about segmented regions; see `PaintSession`."""
 
     region_changed = Signal()
