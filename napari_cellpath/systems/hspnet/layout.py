@@ -19,6 +19,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from shapely import MultiPoint, box, make_valid, prepare
+from shapely import Polygon as ShapelyPolygon
 
 from napari_cellpath.core.errors import OutsideImageError, ScaleError
 from napari_cellpath.core.requests import FileImage, PixelWindow, SegmentRequest
@@ -139,9 +141,8 @@ def layout_of(request: SegmentRequest, info: ModelInfo) -> Layout:
     rows = _grown(kept[0], kept[2], tile[0], grid.shape[0])
     cols = _grown(kept[1], kept[3], tile[1], grid.shape[1])
     frame = rows[0], cols[0], rows[1], cols[1]
-    lack = [
-        max(0, t - n) for t, n in zip(tile, (rows[1] - rows[0], cols[1] - cols[0]), strict=True)
-    ]
+    size = rows[1] - rows[0], cols[1] - cols[0]
+    lack = [max(0, t - n) for t, n in zip(tile, size, strict=True)]
     return Layout(
         grid=grid,
         kept=kept,
@@ -178,9 +179,9 @@ def _grown(start: int, end: int, side: int, length: int) -> tuple[int, int]:
 
 def _asked(request: SegmentRequest) -> Box:
     """The part of level 0 that a request is about."""
-    box = clip_region(request.region, image_shape(request.image))
+    asked = clip_region(request.region, image_shape(request.image))
     if not request.polygon:
-        return box
+        return asked
     points = np.asarray(request.polygon, float)
     if points.shape[0] < 3 or not np.isfinite(points).all() or _area(points) < 1:
         raise OutsideImageError(
@@ -190,7 +191,9 @@ def _asked(request: SegmentRequest) -> Box:
     edges = points + 0.5  # napari points are pixel centres
     top, left = (math.floor(v) for v in edges.min(axis=0))
     bottom, right = (math.ceil(v) for v in edges.max(axis=0))
-    met = max(box[0], top), max(box[1], left), min(box[2], bottom), min(box[3], right)
+    met = (
+        max(asked[0], top), max(asked[1], left), min(asked[2], bottom), min(asked[3], right)
+    )  # fmt: skip
     if met[0] >= met[2] or met[1] >= met[3]:
         raise OutsideImageError(
             f"The polygon does not meet {name_of(request.image)} "
@@ -201,8 +204,6 @@ def _asked(request: SegmentRequest) -> Box:
 
 def _area(points: NDArray[np.float64]) -> float:
     """Area of the points' convex hull, in square pixels; 0 where they lie on a line."""
-    from shapely import MultiPoint
-
     return float(MultiPoint(points).convex_hull.area)
 
 
@@ -213,6 +214,9 @@ class Polygon:
         points = np.asarray(corners, float) + 0.5
         self._rows = points[:, 0] / grid.step[0] - 0.5  # grid pixel centres are whole numbers
         self._cols = points[:, 1] / grid.step[1] - 0.5
+        corners_on_grid = np.stack([self._rows, self._cols], axis=1)
+        self._outline = make_valid(ShapelyPolygon(corners_on_grid))
+        prepare(self._outline)
 
     def mask(self, window: Box) -> NDArray[np.bool_]:
         """(rows, columns) of a window of the grid: True inside."""
@@ -230,12 +234,13 @@ class Polygon:
         return np.logical_xor.accumulate(inside, axis=1)[:, :-1]
 
     def meets(self, window: Box) -> bool:
-        """Whether any pixel of the window lies inside."""
-        return bool(self.mask(window).any())
+        """Whether the window of the grid touches the polygon; True near its border, too."""
+        top, left, bottom, right = window
+        return bool(self._outline.intersects(box(top - 1, left - 1, bottom, right)))
 
 
 def read_frame(
-    source: FileImage | PixelWindow, layout: Layout, box: Box, damaged: list[Box]
+    source: FileImage | PixelWindow, layout: Layout, part: Box, damaged: list[Box]
 ) -> NDArray[np.uint8]:
     """Pixels of a box of the padded frame, reflected where the image ends.
 
@@ -245,12 +250,12 @@ def read_frame(
         Holds what `frame_window` of the box names.
     layout
         Of the region.
-    box
+    part
         Top, left, bottom, right in the padded frame.
     damaged
         Boxes of the grid that cannot be read are added; glass stands in their place.
     """
-    window = frame_window(layout, box)
+    window = frame_window(layout, part)
     found: list[Box] = []
     pixels = read_grid(source, layout.grid, window, found)
     for top, left, bottom, right in found:
@@ -258,21 +263,21 @@ def read_frame(
         cols = slice(max(left - window[1], 0), max(right - window[1], 0))
         pixels[rows, cols] = GLASS
     damaged += found
-    top = max(0, layout.pad[0] - box[0])
-    left = max(0, layout.pad[1] - box[1])
-    below = box[2] - box[0] - top - pixels.shape[0]
-    right = box[3] - box[1] - left - pixels.shape[1]
+    top = max(0, layout.pad[0] - part[0])
+    left = max(0, layout.pad[1] - part[1])
+    below = part[2] - part[0] - top - pixels.shape[0]
+    right = part[3] - part[1] - left - pixels.shape[1]
     if top or left or below or right:
         pixels = np.pad(pixels, ((top, below), (left, right), (0, 0)), mode="reflect")
     return np.ascontiguousarray(pixels)
 
 
-def frame_window(layout: Layout, box: Box) -> Box:
+def frame_window(layout: Layout, part: Box) -> Box:
     """Pixels of the grid that a box of the padded frame shows, reflections left out."""
     top, left, bottom, right = layout.frame
     return (
-        min(max(box[0] - layout.pad[0], 0) + top, bottom - 1),
-        min(max(box[1] - layout.pad[1], 0) + left, right - 1),
-        min(max(box[2] - layout.pad[0], 1) + top, bottom),
-        min(max(box[3] - layout.pad[1], 1) + left, right),
+        min(max(part[0] - layout.pad[0], 0) + top, bottom - 1),
+        min(max(part[1] - layout.pad[1], 0) + left, right - 1),
+        min(max(part[2] - layout.pad[0], 1) + top, bottom),
+        min(max(part[3] - layout.pad[1], 1) + left, right),
     )

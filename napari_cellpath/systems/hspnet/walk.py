@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from napari_cellpath.slides.planes import Box
 from napari_cellpath.slides.windows import image_shape
 from napari_cellpath.systems.hspnet.layout import Layout, Polygon, frame_window
 from napari_cellpath.systems.hspnet.payloads import RegionPayload, Step
+
+if TYPE_CHECKING:
+    from napari_cellpath.systems.hspnet.plan import SegmentPlan
 
 TASK_SECONDS = 0.3
 """What a task aims at."""
@@ -73,8 +77,7 @@ class Tiles:
 
         self._keep(met)
 
-    def _keep(self, met: object) -> None:
-        assert callable(met)  # noqa: S101
+    def _keep(self, met: Callable[[Box], bool]) -> None:
         high, wide = self._layout.tile
         self._rows = [
             tuple(
@@ -99,7 +102,6 @@ class Look:
             sorted(places, key=lambda p: (np.hypot(p[0] - middle[0], p[1] - middle[1]), p))
         )
         self._spent = 0.0
-        self._started = time.monotonic()
         self._a_task = 1
         self._n = 0
         self.out = False
