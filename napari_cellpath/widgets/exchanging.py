@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_cellpath.bridge.sources import Source
@@ -11,6 +12,7 @@ from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Project, exchange
 from napari_cellpath.project.exchange import Format
 from napari_cellpath.project.images import add_image, image_facts
+from napari_cellpath.project.painted_exchange import export_painted, import_painted
 
 FORMATS = {
     ".geojson": Format.GEOJSON,
@@ -38,8 +40,12 @@ def know(project: Project, source: Source, shape: tuple[int, int]) -> None:
     )  # fmt: skip
 
 
-def take_in(project: Project, path: Path, source: Source, system: System) -> str:
+def take_in(
+    project: Project, path: Path, source: Source, system: System, classes: Sequence[str] = ()
+) -> str:
     """Take annotations of a known image in from a file, in one gesture; what came of it.
+
+    Of tissue, outlines are painted; ``classes`` are those of the model in use.
 
     Raises
     ------
@@ -47,6 +53,10 @@ def take_in(project: Project, path: Path, source: Source, system: System) -> str
         The file is none of annotations that are known, or is damaged; nothing is taken.
     """
     facts = image_facts(project, source.key)
+    if system == System.HSPNET:
+        painted, rectangles = import_painted(project, path, facts, classes)
+        more = f", {rectangles:,} rectangles added" if rectangles else ""
+        return f"{path.name}: {painted:,} shapes painted{more}."
     taken = exchange.import_file(project, path, image=facts, system=system)
     return (
         f"{path.name}: {taken.added:,} added, {taken.changed:,} changed, "
@@ -54,7 +64,7 @@ def take_in(project: Project, path: Path, source: Source, system: System) -> str
     )
 
 
-def write_out(project: Project | None, path: Path, source: Source | None) -> str:
+def write_out(project: Project | None, path: Path, source: Source | None, system: System) -> str:
     """Write annotations: those of an image where the format holds one, else all; a sentence.
 
     Raises
@@ -65,11 +75,16 @@ def write_out(project: Project | None, path: Path, source: Source | None) -> str
     form = FORMATS.get(path.suffix.lower())
     if project is None:
         raise ProjectError("There is nothing to export yet.")
+    if system == System.HSPNET:
+        if source is None or source.key not in project.state.images:
+            raise ProjectError("Nothing was painted on this image yet.")
+        count = export_painted(project, path, image_facts(project, source.key))
+        return f"{count:,} shapes written to {path}."
     if form is None:
         raise ProjectError(
             f"{path.name}: the ending decides the format; {', '.join(FORMATS)} are known."
         )
     one = form in (Format.GEOJSON, Format.LABELS) and source is not None
     image = image_facts(project, source.key) if one and source else None
-    count = exchange.export_file(project, path, form, image=image)
+    count = exchange.export_file(project, path, form, image=image, system=system)
     return f"{count:,} objects written to {path}."

@@ -114,7 +114,7 @@ class FrameDock(QWidget):
             session.keeper.import_file(path, session.image, session.source, session.system)
 
     def _export(self, path: Path) -> None:
-        self.session.keeper.export_file(path, self.session.source)
+        self.session.keeper.export_file(path, self.session.source, self.session.system)
 
     def command(self, exported: str) -> str:
         """The equivalent command line, with what was exported, or would be, to this file.

@@ -303,6 +303,7 @@ class Keeper:
         image: Image,
         source: Source | None,
         system: System = System.DEEPPAP,
+        classes: Sequence[str] = (),
     ) -> None:
         """Take annotations of an image in from a file; they can be undone like any edit."""
         project = self._ready()
@@ -312,7 +313,7 @@ class Keeper:
         try:
             know(project, source, conventions.image_shape(image))
             self._ready()  # its layer of objects is the project's now
-            said = take_in(project, path, source, system)
+            said = take_in(project, path, source, system, classes)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
@@ -321,10 +322,12 @@ class Keeper:
         self.told.emit("info", said)
         self.changed.emit()
 
-    def export_file(self, path: Path, source: Source | None) -> None:
+    def export_file(
+        self, path: Path, source: Source | None, system: System = System.DEEPPAP
+    ) -> None:
         """Write annotations: those of an image where the format holds one, else all."""
         try:
-            self.told.emit("info", write_out(self.project, path, source))
+            self.told.emit("info", write_out(self.project, path, source, system))
         except CellpathError as error:
             self.told.emit("error", str(error))
 

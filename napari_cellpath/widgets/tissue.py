@@ -272,6 +272,13 @@ class TissueDock(FrameDock):
         """Show the key sheet."""
         PaintKeySheet(self.session.method.classes, None, self).show()
 
+    def _import(self, path: Path) -> None:
+        session = self.session
+        if session.image is not None:
+            keeper, classes = session.keeper, session.method.classes
+            keeper.import_file(path, session.image, session.source, session.system, classes)
+            keeper.show_areas(session.viewer, session.image, session.source)
+
     # The session's news.
 
     def show_subject(self) -> None:
