@@ -56,6 +56,7 @@ def create_edited_layer(image: Image) -> Shapes:
         edge_color=PENDING_COLOUR,
         edge_width=edge_width(image),
         features=_table([], {}),
+        opacity=1.0,
         text=_text(),
         **placing(image),
     )

@@ -135,7 +135,7 @@ class RegionLayers:
             layer = create_edited_layer(regions.image)
             self._insert(layer, len(self.viewer.layers))
         edited = self._edited[regions] = EditedBoxes(layer, regions)
-        edited.drawn.connect(self.selected.emit)
+        edited.drawn.connect(lambda uids: self.selected.emit(uids))
         edited.refused.connect(lambda text: self.told.emit("info", text))
         edited.doubted.connect(self.show_soon)
         layer.events.mode.connect(self._on_mode)
