@@ -122,7 +122,10 @@ def boxes_of_components(labels: NDArray[Any], min_area: int = MIN_AREA) -> list[
     sides = boxes[:, 2:] - boxes[:, :2]
     kept = boxes[(areas >= min_area) & (sides.min(axis=1) > 1)]
     ordered = kept[np.lexsort((kept[:, 1], kept[:, 0]))]
-    return [CellBox(*edges, uid=str(n)) for n, edges in enumerate(ordered.tolist())]
+    return [
+        CellBox(row0, col0, row1, col1, uid=str(n))
+        for n, (row0, col0, row1, col1) in enumerate(ordered.tolist())
+    ]
 
 
 class Square(NamedTuple):

@@ -87,7 +87,7 @@ class DetectRegionsPlan:
         entry = find_model(request.model, System.RBC)
         if not has_detector(entry.info.architecture, entry.info.arguments):
             raise ModelError(
-                f"The model '{entry.name}' has no detector; draw the boxes, or choose another model."
+                f"The model '{entry.name}' has no detector; draw the boxes or choose another model."
             )
         self.request = request
         self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)

@@ -66,14 +66,15 @@ class RegionPredictor:
         wanted: RegionInput,
     ) -> None:
         self.memory_bytes = memory_of(network)
-        self.trunk = network.trunk.to(device, memory_format=torch.channels_last).eval()
+        self.trunk = network.trunk.to(device).eval()
+        self.trunk.to(memory_format=torch.channels_last)
         # A few million multiplications a box: in float64, so that a sum's last digits never
         # carry a probability over one of the booster's steps.
         self.heads = network.heads.cpu().double().eval()
         self.detector = None
         if network.detector is not None:
-            detector = network.detector.to(device, memory_format=torch.channels_last)
-            self.detector = LooseDetector(detector)
+            self.detector = LooseDetector(network.detector.to(device))
+            self.detector.to(memory_format=torch.channels_last)
         self.device = device
         self.precision = precision
         self.wanted = wanted
@@ -108,7 +109,8 @@ class RegionPredictor:
         features = self.describe(payload, forward, stop)
         with torch.inference_mode():
             probabilities = self.heads.probabilities(torch.from_numpy(features).double()).numpy()
-        return LabelOutput(probabilities, np.isnan(features).all(axis=1), self.precision)
+        blank = np.asarray(np.isnan(features).all(axis=1))
+        return LabelOutput(probabilities, blank, self.precision)
 
     def describe(
         self, payload: LabelPayload, forward: Forward, stop: StopCheck
@@ -165,6 +167,7 @@ class RegionPredictor:
         boxes, scores = forward(self.detector, image, stop)
         edges = boxes[0].double().cpu().numpy()[:, [1, 0, 3, 2]]
         pixels = np.array([(bottom - top) / payload.size[0], (right - left) / payload.size[1]] * 2)
-        whole = np.floor(edges * pixels + 0.5).astype(np.int64) + (top, left, top, left)
+        whole = np.floor(edges * pixels + 0.5).astype(np.int64)
+        whole += np.array([top, left, top, left])
         there = (whole[:, 2:] > whole[:, :2]).all(axis=1)
         return DetectOutput(whole[there], scores[0].double().cpu().numpy()[there])
