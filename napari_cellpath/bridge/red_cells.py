@@ -298,3 +298,9 @@ def verdict_colours(table: RedCellTable, rows: Rows) -> NDArray[np.float64]:
     )
     codes = np.where(table.outside[rows], -1, table.call_code[rows])
     return appearance.paled(table, rows, palette[codes])
+
+
+def tint_of(table: RedCellTable, row: int) -> str:
+    """The colour of one region's verdict; empty without one."""
+    code = int(table.call_code[row])
+    return "" if code < 0 else list(VERDICT_COLOURS.values())[code]

@@ -74,11 +74,15 @@ class ItemFaces:
         call, label, score = facts.call[row], facts.label[row], float(facts.score[row])
         stale = bool(facts.stale[row])
         frame = colours[classes.index(call)] if call in classes and not stale else ""
+        if deck.several:
+            pile, at = deck.pile_of(row)
+            frame = "" if stale else pile.tint(at)
         number = classes.index(label) + 1 if label in classes else 0
         if np.isnan(score):
             text = "not assessable" if facts.flagged[row] else "no score"
         else:
             text = f"{score:.2f} stale" if stale else f"{score:.2f}"
+            text += f" {facts.standing[row]}" if deck.several else ""
         return Tile(
             picture, frame, text, score, bool(facts.doubtful[row]), bool(facts.flagged[row]),
             not facts.seen[row], number if number <= MOST_CLASSES else 0,
@@ -96,7 +100,8 @@ class ItemFaces:
         score = float(facts.score[row])
         parts = [str(facts.call[row]) or "no call"]
         if not np.isnan(score):
-            parts.append(f"score {score:.3f} ± {float(facts.std[row]):.3f}")
+            spread = float(facts.std[row])
+            parts.append(f"score {score:.3f}" + ("" if np.isnan(spread) else f" ± {spread:.3f}"))
         parts += ["doubtful"] if facts.doubtful[row] else []
         parts += ["stale"] if facts.stale[row] else []
         parts += [f"you say {facts.label[row]}"] if facts.label[row] else []
