@@ -102,7 +102,7 @@ def lines(regions: RedCellsLayer | None, selected: Sequence[str], classes: Seque
     if len(rows) != 1:
         shares = standing.mean(axis=0) if len(rows) else np.zeros(len(classes))
         return [
-            TypeLine(n, c, float(share), held=share == 1.0)
+            TypeLine(n, c, float(share), held=bool(share == 1.0))
             for n, c, share in zip(classes, colours, shares, strict=True)
         ]
     call = table.calls.get(str(selected[0]))
