@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_cellpath.bridge.columns import Call, Kept, ObjectTable, Rows, Scheme
 from napari_cellpath.bridge.kinds import P_COLUMN
 from napari_cellpath.bridge.objects import ObjectLayer
-from napari_cellpath.core.pattern_table import BOX_COLUMNS
+from napari_cellpath.core.box_table import BOX_COLUMNS
 from napari_cellpath.core.requests import CellBox
 
 USUAL_SIDE = 70

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer, Points
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS, create_points_layer, facts_of
 from napari_cellpath.core.annotations import Shape
-from napari_cellpath.core.pattern_table import BOX_COLUMNS
+from napari_cellpath.core.box_table import BOX_COLUMNS
 from napari_cellpath.core.vocabulary import Role, System
 
 P_COLUMN = "p_"

@@ -82,16 +82,19 @@ class Booster:
             parts["value"].append(np.where(leaf, tree.value[:, 0, 0], 0.0))
             roots.append(count)
             count += tree.node_count
-        joined = {
-            name: np.concatenate(some).astype(
-                np.float64 if name in ("threshold", "value") else np.int32
-            )
-            for name, some in parts.items()
-        }
+        joined = {name: np.concatenate(some) for name, some in parts.items()}
         tiny = float(np.finfo(np.float32).eps)  # as scikit-learn keeps the share from 0 and 1
         share = float(np.clip(classifier.init_.class_prior_[1], tiny, 1 - tiny))
         start = np.array([np.log(share / (1 - share)), classifier.learning_rate])
-        return cls(roots=np.array(roots, np.int32), start=start, **joined)
+        return cls(
+            roots=np.array(roots, np.int32),
+            left=joined["left"].astype(np.int32),
+            right=joined["right"].astype(np.int32),
+            feature=joined["feature"].astype(np.int32),
+            threshold=joined["threshold"].astype(np.float64),
+            value=joined["value"].astype(np.float64),
+            start=start,
+        )
 
     @classmethod
     def of_tensors(
