@@ -74,15 +74,15 @@ class ItemFaces:
         call, label, score = facts.call[row], facts.label[row], float(facts.score[row])
         stale = bool(facts.stale[row])
         frame = colours[classes.index(call)] if call in classes and not stale else ""
-        if deck.several:
-            pile, at = deck.pile_of(row)
-            frame = "" if stale else pile.tint(at)
         number = classes.index(label) + 1 if label in classes else 0
         if np.isnan(score):
             text = "not assessable" if facts.flagged[row] else "no score"
         else:
             text = f"{score:.2f} stale" if stale else f"{score:.2f}"
-            text += f" {facts.standing[row]}" if deck.several else ""
+        if deck.several:  # what it holds says more than a number, which the disc's colour tells
+            pile, at = deck.pile_of(row)
+            frame = "" if stale else pile.tint(at)
+            text = str(facts.standing[row]) or text
         return Tile(
             picture, frame, text, score, bool(facts.doubtful[row]), bool(facts.flagged[row]),
             not facts.seen[row], number if number <= MOST_CLASSES else 0,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 FITS = (
     Choice(Fit.MODEL, "as the model was trained", "What the numbers of its card are of."),
-    Choice(Fit.STRETCH, "stretch", "The sides of a box are scaled apart to a square, as published."),
+    Choice(Fit.STRETCH, "stretch", "Sides are scaled apart to a square, as published."),
     Choice(
         Fit.LETTERBOX, "letterbox",
         "Proportions are kept; the rest of the square is filled with the box's own border.",

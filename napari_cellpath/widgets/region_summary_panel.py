@@ -82,7 +82,9 @@ def summary_words(summary: Mapping[str, Any] | None) -> tuple[str, str, str]:
             for name, told in one["types"].items()
             if told["regions"]
         )
-        single = f"Of the {one['judged']:,} regions of one cell, by their size: {held or 'no type'}."
+        single = (
+            f"Of the {one['judged']:,} regions of one cell, by their size: {held or 'no type'}."
+        )
     else:
         single = "Regions of one cell: too few whole regions to know how large a cell is."
     return head, single, "A region counts once for each type it holds; these are not cells."
@@ -96,7 +98,8 @@ def _share(told: Mapping[str, Any]) -> str:
     interval = told["interval"]
     if interval is None:
         return _percent(told["share"])
-    return f"{_percent(told['share'])}, 95 % interval {100 * interval[0]:.0f}–{100 * interval[1]:.0f} %"
+    low, high = (f"{100 * x:.0f}" for x in interval)
+    return f"{_percent(told['share'])}, 95 % interval {low}–{high} %"
 
 
 class ShareBars(QWidget):

@@ -50,5 +50,3 @@ def region_table_columns(current: Callable[[], RedCellsLayer | None]) -> tuple[C
 @lru_cache(maxsize=16)
 def _dot(colour: str, hollow: bool) -> Any:
     return swatch(colour, hollow=hollow)
-
-

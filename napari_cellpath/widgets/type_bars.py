@@ -64,9 +64,7 @@ class TypeBars(QWidget):
             return
         taller = len(now) != len(self._lines)
         self._lines, self._active = now, active
-        self.setCursor(
-            Qt.CursorShape.PointingHandCursor if active else Qt.CursorShape.ArrowCursor
-        )
+        self.setCursor(Qt.CursorShape.PointingHandCursor if active else Qt.CursorShape.ArrowCursor)
         if taller:
             self.updateGeometry()
         self.update()
