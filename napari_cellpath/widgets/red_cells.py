@@ -175,9 +175,17 @@ class RedCellDock(ObjectDock):
         session.truths_changed.connect(self._show_truths)
         session.judged.connect(self._show_judged)
         session.sliders_changed.connect(self._show_sliders)
-        self.project.leave_out_areas()
+        self.project.complete_wanted.connect(self._mark_complete)
 
     # The frame's wishes.
+
+    def _mark_complete(self) -> None:
+        """Rectangles in which every region has its box: a detector learns from them alone."""
+        session = self.session
+        if session.image is not None:
+            session.keeper.mark_complete(
+                session.viewer, session.image, session.source, session.kind
+            )
 
     def detect(self) -> None:
         """Find the regions and classify them; the most abnormal first."""
