@@ -159,11 +159,11 @@ def point_size(image: Image, mpp: float | None, um: float = 4.0) -> float:
     """Diameter of an object's point in image pixels: it marks the object, it must not hide it.
 
     ``um`` where the scale is known (a squamous nucleus measures 6 to 15), else a fortieth of
-    the image's shorter side within 6 to 40 pixels.
+    the image's shorter side within 6 to 40 pixels, less where ``um`` is less.
     """
     if mpp is not None:
         return float(np.clip(um / mpp, 3.0, 80.0))
-    return float(np.clip(min(image_shape(image)) / 40.0, 6.0, 40.0))
+    return float(np.clip(min(image_shape(image)) / 40.0 * min(1.0, um / 4.0), 6.0, 40.0))
 
 
 def image_facts(image: Image, role: Role, **more: Any) -> dict[str, Any]:

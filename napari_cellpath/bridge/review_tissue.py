@@ -1,7 +1,7 @@
 """Tiles of a segmented region as a pile of items to review, the undecided ones first.
 
-To agree with a tile's call paints the tile as the model sees it, pixel by pixel; to give it
-another class paints the whole tile with that; to take a label back rubs the tile out.
+To agree with a tile's call paints the tile as the model sees it, pixel by pixel; to give it a
+class paints the whole tile with that; to take a label back rubs the tile out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from psygnal import Signal
 
 from napari_cellpath.bridge import conventions
 from napari_cellpath.bridge.painting import accepted
-from napari_cellpath.bridge.tissue import TissueRegion, region_of
+from napari_cellpath.bridge.tissue import Piece, TissueRegion, region_of
 from napari_cellpath.bridge.tissue_tiles import painted_tiles, tile_window
 from napari_cellpath.core.doubt import ItemFacts, Rows
 from napari_cellpath.core.vocabulary import Role
@@ -36,6 +36,7 @@ class TissueReview:
     selected = Signal()
     kind = "tiles"
     threshold = 0.5
+    several = False
 
     def __init__(self, region: TissueRegion) -> None:
         self.region = region
@@ -161,23 +162,25 @@ class TissueReview:
         damaged = tiles is not None and bool(tiles.damaged[row])
         return "some of its pixels could not be read" if damaged else ""
 
+    def tint(self, _row: int) -> str:
+        """Nothing: what a model calls a tile is a class, which has a colour."""
+        return ""
+
     def label(self, uids: Sequence[str], label: str) -> None:
-        """Paint these tiles (see the module); empty rubs them out."""
-        tiles = self.region.tiles
-        if tiles is None:
-            return
-        pieces = []
-        raster = self.region.raster()
-        for row in self.rows(uids):
-            window = self._window(int(row))
-            size = window[2:]
-            if label and self.classes[tiles.called[row]] == label:
-                said = accepted(self.region.store, raster, window)
-            else:
-                number = painted_value(self.classes.index(label)) if label else 0
-                said = np.full(size, number, np.uint32)
-            pieces.append((window[0], window[1], said))
-        self.region.paint(pieces)
+        """Paint these tiles whole; empty rubs them out."""
+        number = painted_value(self.classes.index(label)) if label else 0
+        windows = [self._window(int(row)) for row in self.rows(uids)]
+        self._paint([(r, c, np.full((h, w), number, np.uint32)) for r, c, h, w in windows])
+
+    def agree(self, uids: Sequence[str]) -> None:
+        """Paint these tiles as the model has them, where nothing was painted yet."""
+        raster, store = self.region.raster(), self.region.store
+        windows = [self._window(int(row)) for row in self.rows(uids)]
+        self._paint([(w[0], w[1], accepted(store, raster, w)) for w in windows])
+
+    def _paint(self, pieces: list[Piece]) -> None:
+        if pieces:
+            self.region.paint(pieces)
 
     def see(self, uids: Sequence[str]) -> None:
         """Note that a person has looked at these."""

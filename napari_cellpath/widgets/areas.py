@@ -115,31 +115,36 @@ class Areas:
 
     # Both.
 
-    def show(self, viewer: Any, image: Image, project: Project, source: Source) -> None:
-        """Show what the project holds of an image, where no layer shows it yet."""
+    def show(
+        self, viewer: Any, image: Image, project: Project, source: Source, system: System
+    ) -> None:
+        """Show what the project holds of an image and a system, where no layer shows it yet."""
         active = viewer.layers.selection.active
-        for system in self._systems_with_rectangles(project, source.key):
-            if conventions.complete_layer_of(image, viewer.layers, system) is None:
-                self.ready(viewer, image, project, source, system)
-        raster = project.state.rasters.get(raster_name(source.key))
-        box = None if raster is None else painting.painted_box(raster)
-        said = project.state.settings.get(CLASSES, {})
-        if box is not None and said and painting.painted_layer_of(image, viewer.layers) is None:
-            names = said["names"]
-            colours = said.get("colours") or [
-                CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(names))
-            ]
-            window = painting.window_round(box, image)
-            self.ready_to_paint(viewer, image, project, source, window, names, colours)
+        if system == System.HSPNET:
+            self._show_painted(viewer, image, project, source)
+        there = conventions.complete_layer_of(image, viewer.layers, system) is not None
+        if not there and any(
+            o["image"] == source.key
+            and o.get("complete")
+            and o.get("system", System.DEEPPAP) == system
+            for o in project.state.objects.values()
+        ):
+            self.ready(viewer, image, project, source, system)
         if viewer.layers.selection.active is not active:
             viewer.layers.selection.active = active
 
-    @staticmethod
-    def _systems_with_rectangles(project: Project, image: str) -> list[System]:
-        return sorted({
-            System(o.get("system", System.DEEPPAP)) for o in project.state.objects.values()
-            if o["image"] == image and o.get("complete")
-        })  # fmt: skip
+    def _show_painted(self, viewer: Any, image: Image, project: Project, source: Source) -> None:
+        raster = project.state.rasters.get(raster_name(source.key))
+        box = None if raster is None else painting.painted_box(raster)
+        said = project.state.settings.get(CLASSES, {})
+        if box is None or not said or painting.painted_layer_of(image, viewer.layers) is not None:
+            return
+        names = said["names"]
+        colours = said.get("colours") or [
+            CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(names))
+        ]
+        window = painting.window_round(box, image)
+        self.ready_to_paint(viewer, image, project, source, window, names, colours)
 
     def drop(self) -> dict[Layer, Recorder]:
         """Record no more; returns the layers and what recorded them."""

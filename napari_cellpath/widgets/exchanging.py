@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from napari_cellpath.bridge.sources import Source
+from napari_cellpath.core.annotations import ImageFacts
 from napari_cellpath.core.errors import ProjectError
 from napari_cellpath.core.requests import FileImage
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Project, exchange
 from napari_cellpath.project.exchange import Format
-from napari_cellpath.project.images import add_image, image_facts
+from napari_cellpath.project.images import add_image, all_images, image_facts
 from napari_cellpath.project.painted_exchange import export_painted, import_painted
 
 FORMATS = {
@@ -38,6 +39,15 @@ def know(project: Project, source: Source, shape: tuple[int, int]) -> None:
         project, source.key, Path(image.path).name if named else image.name, shape,
         path=image.path if named else "", mpp=source.mpp,
     )  # fmt: skip
+
+
+def image_to_open(project: Project, known: Set[str]) -> ImageFacts | None:
+    """The image that was worked on last; None where one of the project's is known already."""
+    images = {i.key: i for i in all_images(project)}
+    if not images or known & images.keys():
+        return None
+    latest = next((o["image"] for o in reversed(project.state.objects.values())), None)
+    return images.get(latest, next(iter(images.values())))
 
 
 def take_in(

@@ -16,6 +16,8 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_cellpath.bridge import conventions, painting
+from napari_cellpath.bridge.kinds import NUCLEI
+from napari_cellpath.bridge.kinds import Kind as ObjectKind
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.recording import ObjectRecorder
 from napari_cellpath.bridge.sources import Source
@@ -23,12 +25,11 @@ from napari_cellpath.bridge.tissue import Piece
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Event, Project, Undone, unsaved
-from napari_cellpath.project.images import all_images
 from napari_cellpath.project.painted import raster_name
 from napari_cellpath.project.state import Raster
 from napari_cellpath.widgets.areas import Areas
 from napari_cellpath.widgets.door import Door
-from napari_cellpath.widgets.exchanging import know, take_in, write_out
+from napari_cellpath.widgets.exchanging import image_to_open, know, take_in, write_out
 from napari_cellpath.widgets.project_words import complete_words, undone, words_for
 
 _keepers: weakref.WeakKeyDictionary[Any, Keeper] = weakref.WeakKeyDictionary()
@@ -158,9 +159,10 @@ class Keeper:
         self.changed.emit()
 
     def mark_complete(
-        self, viewer: Any, image: Image, source: Source | None, system: System = System.DEEPPAP
+        self, viewer: Any, image: Image, source: Source | None, kind: ObjectKind | None = NUCLEI
     ) -> None:
-        """Let the user draw rectangles in which everything is marked."""
+        """Let the user draw rectangles in which everything of a kind is marked; None: painted."""
+        system = System.HSPNET if kind is None else kind.system
 
         def ready(project: Project, source: Source) -> Any:
             return self._areas.ready(viewer, image, project, source, system)
@@ -212,10 +214,10 @@ class Keeper:
             return None
         return self.project.state.rasters.get(raster_name(source.key))
 
-    def show_areas(self, viewer: Any, image: Image, source: Source | None) -> None:
-        """Show rectangles and painted classes that the project holds of an image, if any."""
+    def show_areas(self, viewer: Any, image: Image, source: Source | None, system: System) -> None:
+        """Show a system's rectangles and painted classes that the project holds of an image."""
         if self.project is not None and source is not None:
-            self._areas.show(viewer, image, self.project, source)
+            self._areas.show(viewer, image, self.project, source, system)
 
     def _begin(self) -> None:
         if self._refused:
@@ -353,15 +355,9 @@ class Keeper:
             self.told.emit("info", f"{stays:,} {words} that were shown stay in {old.folder.name}.")
         self.changed.emit()
         self.switched.emit()
-        self._offer_image(project)
-
-    def _offer_image(self, project: Project) -> None:
-        """Open the image that was worked on last, unless one of the project's is open."""
-        images = {i.key: i for i in all_images(project)}
-        if not images or any(s.key in images for s in self._known.values()):
-            return
-        latest = next((o["image"] for o in reversed(project.state.objects.values())), None)
-        self.image_found.emit(images.get(latest, next(iter(images.values()))))
+        wanted = image_to_open(project, {source.key for source in self._known.values()})
+        if wanted is not None:
+            self.image_found.emit(wanted)
 
     def _take(self, project: Project) -> None:
         self.project = project

@@ -11,7 +11,6 @@ from psygnal import Signal
 from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import conventions, painting, regions
 from napari_cellpath.bridge.tissue import Piece, TissueRegion
-from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project.painted import painted_value
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.image_session import ImageSession
@@ -144,7 +143,7 @@ class PaintSession(ImageSession):
     def mark_complete(self) -> None:
         """Let the user draw rectangles in which everything is painted."""
         if self.image is not None:
-            self.keeper.mark_complete(self.viewer, self.image, self.source, System.HSPNET)
+            self.keeper.mark_complete(self.viewer, self.image, self.source, None)
 
     def paint_actions(self) -> dict[str, Callable[[], None]]:
         """What the shortcuts do to what is painted."""

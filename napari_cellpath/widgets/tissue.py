@@ -277,7 +277,7 @@ class TissueDock(FrameDock):
         if session.image is not None:
             keeper, classes = session.keeper, session.method.classes
             keeper.import_file(path, session.image, session.source, session.system, classes)
-            keeper.show_areas(session.viewer, session.image, session.source)
+            keeper.show_areas(session.viewer, session.image, session.source, session.system)
 
     # The session's news.
 

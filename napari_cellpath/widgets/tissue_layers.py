@@ -146,7 +146,7 @@ class TissueLayerSession(PaintSession):
 
     def _on_switched(self) -> None:
         if self.image is not None:
-            self.keeper.show_areas(self.viewer, self.image, self.source)
+            self.keeper.show_areas(self.viewer, self.image, self.source, self.system)
 
     @timed
     def _show(self, image: Image, request: SegmentRequest, store: RegionStore) -> None:

@@ -252,7 +252,7 @@ def test_a_review_of_tiles_paints(store, image):
     assert len(review) == len(facts_now) > 20
     assert set(facts_now.call) <= set(CIN_CLASSES)
     first, second = facts_now.uid[0], facts_now.uid[1]
-    review.label([first], facts_now.call[0])
+    review.agree([first])
     window = tile_window(region.tiles.boxes[0], store.facts)
     np.testing.assert_array_equal(raster.read(*window), painting.accepted(store, None, window))
     assert review.facts().label[0] == facts_now.call[0]

@@ -131,7 +131,7 @@ def test_segment(dock, viewer, qtbot, image, inline, entries):
 
 
 def test_what_is_in_view_and_again(dock, viewer, qtbot, image):
-    """Only what is on the canvas; the same again is the same store; other settings take its place."""
+    """Only what is on the canvas; a region of other settings takes its place."""
     viewer.scene.camera.zoom *= 3
     region = run(dock, qtbot, Where.VIEW)
     box = region.box
