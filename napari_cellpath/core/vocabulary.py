@@ -53,6 +53,12 @@ RBC_TYPES = ("Oval", "Elon", "Reti", "Gran", "Echi", "Stom")
 """What a region of red cells may hold, in the order of the paper's tables (papers.md 2.1)."""
 
 
+CIN_CLASSES = ("background", "normal", "CIN1", "CIN2", "CIN3")
+"""What a pixel of cervical epithelium may be, in the order of severity (papers.md 3.1)."""
+CIN_COLOURS = ("#000000", "#ffffff", "#00ff00", "#0000ff", "#ff0000")
+"""The paper's colours of them (its Fig. 4)."""
+
+
 class Fit(StrEnum):
     """How a box of any proportions becomes the square that the label heads see."""
 
