@@ -37,9 +37,7 @@ class Region:
     classes: PixelArray
 
 
-def load_regions(
-    data: CellData, rows: Sequence[int], side: int, mpp: float | None
-) -> list[Region]:
+def load_regions(data: CellData, rows: Sequence[int], side: int, mpp: float | None) -> list[Region]:
     """Read regions with so much of their surroundings that a crop fits, at the model's scale.
 
     Parameters
@@ -56,9 +54,7 @@ def load_regions(
         record = data.records[int(row)]
         assert isinstance(record, RegionRecord)  # HSP-Net's readers make no others  # noqa: S101
         scale = scale_between(record.mpp, mpp)
-        pixels, classes = load_region(
-            record, math.ceil(side / 2 * scale), len(data.fine_classes)
-        )
+        pixels, classes = load_region(record, math.ceil(side / 2 * scale), len(data.fine_classes))
         if scale != 1.0:
             pixels, classes = resample(pixels, classes, scale)
         found.append(Region(*filled_up(pixels, classes, side)))
@@ -72,16 +68,12 @@ def resample(
     size = tuple(max(1, round(n / scale)) for n in classes.shape)
     image = torch.from_numpy(pixels).movedim(2, 0)[None].float()
     image = F.interpolate(image, size, mode="bilinear", antialias=scale > 1)
-    near = F.interpolate(
-        torch.from_numpy(classes)[None, None].float(), size, mode="nearest-exact"
-    )
+    near = F.interpolate(torch.from_numpy(classes)[None, None].float(), size, mode="nearest-exact")
     rgb = image[0].movedim(0, 2).round().clamp(0, 255).to(torch.uint8).numpy()
     return np.ascontiguousarray(rgb), near[0, 0].to(torch.uint8).numpy()
 
 
-def filled_up(
-    pixels: PixelArray, classes: PixelArray, side: int
-) -> tuple[PixelArray, PixelArray]:
+def filled_up(pixels: PixelArray, classes: PixelArray, side: int) -> tuple[PixelArray, PixelArray]:
     """What is smaller than a crop, mirrored at its lower and right border; not to be counted."""
     high, wide = (max(side - n, 0) for n in classes.shape)
     if high or wide:
@@ -218,9 +210,7 @@ def _cut_one(
     image = torch.from_numpy(region.pixels[window]).movedim(2, 0).float()
     wanted = torch.from_numpy(region.classes[window])
     if seen != side:
-        image = F.interpolate(
-            image[None], (side, side), mode="bilinear", antialias=seen > side
-        )[0]
+        image = F.interpolate(image[None], (side, side), mode="bilinear", antialias=seen > side)[0]
         near = F.interpolate(wanted[None, None].float(), (side, side), mode="nearest-exact")
         wanted = near[0, 0].to(torch.uint8)
     if settings.turns == "d4":

@@ -130,9 +130,7 @@ def _read_glas(folder: Path) -> CellData:
         if not row["patient_id"].strip():
             raise TableError(f"{table} line {line}: patient_id is empty.")
         mask = folder / "masks3" / f"{image.stem}.png"
-        records.append(
-            _region(image, mask, row["patient_id"].strip(), len(GLAS_CLASSES), GLAS_MPP)
-        )
+        records.append(_region(image, mask, row["patient_id"].strip(), len(GLAS_CLASSES), GLAS_MPP))
     found = finish(
         "glas", folder, records, GLAS_CLASSES, GLAS_MPP, GLAS_NOTE, table, grouped_by="patient"
     )
@@ -140,9 +138,7 @@ def _read_glas(folder: Path) -> CellData:
 
 
 def _read_mtchi(folder: Path) -> CellData:
-    images = sorted(
-        p for p in (folder / "images").glob("*") if p.suffix.lower() in IMAGE_SUFFIXES
-    )
+    images = sorted(p for p in (folder / "images").glob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise MissingFileError(
             f"{folder} holds no images/; the layout is images/, masks/ of the same names and "
@@ -166,9 +162,7 @@ def _read_mtchi(folder: Path) -> CellData:
             (p for p in sorted((folder / "masks").glob(f"{image.stem}.*")) if p.stem == image.stem),
             folder / "masks" / f"{image.stem}.png",
         )
-        record = _region(
-            image.resolve(), mask, row[column].strip(), len(MTCHI_CLASSES), MTCHI_MPP
-        )
+        record = _region(image.resolve(), mask, row[column].strip(), len(MTCHI_CLASSES), MTCHI_MPP)
         records.append(replace(record, fold=(row.get("fold") or "").strip().lower()))
     found = finish(
         folder.name, folder, records, MTCHI_CLASSES, MTCHI_MPP, "", table,

@@ -20,7 +20,9 @@ class HspData(Source):
         "labels.csv with file and patient_id, images/ and masks3/. project: NAME.cellpath, what "
         "is painted and its own split; for fine-tuning.",
     )
-    folder: str = Field("mtchi", description="A path, or the name of a folder inside CELLPATH_DATA.")
+    folder: str = Field(
+        "mtchi", description="A path, or the name of a folder inside CELLPATH_DATA."
+    )
 
 
 class HspNetwork(Section):
@@ -71,11 +73,15 @@ class HspAugmentation(Section):
     shift: int = Field(
         0, ge=0, le=512, description="Crops move by up to so many pixels within their region."
     )
-    scale: float = Field(0.0, ge=0, le=0.5, description="Zoom by up to this much, natural logarithm.")
+    scale: float = Field(
+        0.0, ge=0, le=0.5, description="Zoom by up to this much, natural logarithm."
+    )
     stain: float = Field(
         0.0, ge=0, le=1, description="Amounts of haematoxylin, eosin and rest vary by this share."
     )
-    colour: float = Field(0.0, ge=0, le=0.5, description="Brightness, contrast and saturation vary.")
+    colour: float = Field(
+        0.0, ge=0, le=0.5, description="Brightness, contrast and saturation vary."
+    )
     hue: float = Field(0.0, ge=0, le=0.5, description="Hue turns by up to this share of a circle.")
     grey: float = Field(0.0, ge=0, le=1, description="Share of crops without colour.")
     blur: float = Field(
