@@ -74,11 +74,12 @@ def resample(
 
 
 def filled_up(pixels: PixelArray, classes: PixelArray, side: int) -> tuple[PixelArray, PixelArray]:
-    """What is smaller than a crop, mirrored at its lower and right border; not to be counted."""
-    high, wide = (max(side - n, 0) for n in classes.shape)
-    if high or wide:
-        pixels = np.pad(pixels, ((0, high), (0, wide), (0, 0)), mode="reflect")
-        classes = np.pad(classes, ((0, high), (0, wide)), constant_values=IGNORE)
+    """What is smaller than a crop, mirrored evenly all round, as prediction does; not counted."""
+    lacks = [max(side - n, 0) for n in classes.shape]
+    if any(lacks):
+        around = [(lack // 2, lack - lack // 2) for lack in lacks]
+        pixels = np.pad(pixels, (*around, (0, 0)), mode="reflect")
+        classes = np.pad(classes, around, constant_values=IGNORE)
     return pixels, classes
 
 
