@@ -41,6 +41,7 @@ def estimate_seconds(recipe: CommonRecipe) -> float:
     trainer, views, n_reserve, looks = load(entry(recipe.system).blank)(recipe)
     speed = measure_speed(trainer, np.arange(recipe.batch))
     seconds = sum(planned_seconds(recipe, speed, views, n_reserve, looks=looks))
+    seconds += trainer.further_seconds
     return min(seconds, recipe.budget_seconds or np.inf) + _STARTING
 
 

@@ -189,7 +189,7 @@ def shipped_features(
 
     Groups become numbers: the file says which rows belong together, not of whom they are.
     """
-    chosen = choose_views(fine, groups, features.shape[1], _room(features.shape[2]))
+    chosen = choose_views(fine, groups, features.shape[1], room_for(features.shape[2]))
     cells = np.array([cell for cell, _ in chosen])
     group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     return {
@@ -215,12 +215,15 @@ def merged_features(
     rows = [
         cell for cell, _ in choose_views(
             both["fine"].tolist(), [f"{g:06d}" for g in both["groups"]], 1,
-            _room(both["features"].shape[1]),
+            room_for(both["features"].shape[1]),
         )
     ]  # fmt: skip
     return {key: values[rows] for key, values in both.items()}
 
 
-def _room(d: int) -> int:
-    """Rows of ``d`` numbers that a model folder may carry."""
-    return int(_SHARE * MAX_FEATURES_BYTES) // (2 * d + 2 + 2 + 4)
+def room_for(d: int, further: int = 2) -> int:
+    """Rows of ``d`` numbers that a model folder may carry.
+
+    Each has ``further`` bytes beside its features, its fine class and its group.
+    """
+    return int(_SHARE * MAX_FEATURES_BYTES) // (2 * d + further + 2 + 4)
