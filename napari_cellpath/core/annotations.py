@@ -8,7 +8,7 @@ never in each other's place.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,19 @@ class Part(StrEnum):
 
 Point = tuple[float, float]
 Geometry = tuple[Any, ...]
+
+JOINED = "; "
+"""Between several labels of one object, where they stand in one text."""
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Labels of one object as one text."""
+    return JOINED.join(labels)
+
+
+def parted(text: str) -> tuple[str, ...]:
+    """Inverse of `joined`; spaces and empty parts do not count."""
+    return tuple(part for part in (p.strip() for p in text.split(JOINED.strip())) if part)
 
 
 @dataclass(frozen=True)
