@@ -66,12 +66,13 @@ def label_report(
     names: Sequence[str],
     *,
     draws: int = 200,
+    least: int = LEAST,
 ) -> dict[str, Any]:
     """Everything of the labels, ready for JSON; intervals resample whole groups of images."""
     called = (probabilities > np.asarray(thresholds)).astype(np.int8)
     half = (probabilities > 0.5).astype(np.int8)
     measures: dict[str, Callable[[NDArray[np.intp]], float]] = {
-        "macro_auc": lambda i: macro_auc(truth[i], probabilities[i], LEAST),
+        "macro_auc": lambda i: macro_auc(truth[i], probabilities[i], least),
         "exact_match": lambda i: exact_match(truth[i], called[i]),
         "hamming": lambda i: hamming_loss(truth[i], called[i]),
     }
@@ -82,7 +83,7 @@ def label_report(
         report[f"{name}_interval"] = m.bootstrap_interval(measure, groups, n=draws)
     report["exact_match_at_half"] = exact_match(truth, half)
     report["hamming_at_half"] = hamming_loss(truth, half)
-    report["macro_auc_of"] = f"types with at least {LEAST} regions"
+    report["macro_auc_of"] = f"types with at least {least} regions"
     areas, table = label_aucs(truth, probabilities), {}
     for k, name in enumerate(names):
         table[name] = {
@@ -127,8 +128,14 @@ def verdict_report(
     for name, measure in measures.items():
         report[name] = measure(everything) if len(known) else float("nan")
         report[f"{name}_interval"] = m.bootstrap_interval(measure, where, n=draws)
-    report["brier"] = m.brier(wanted, given) if len(known) else float("nan")
-    report["calibration_error"] = m.calibration_error(wanted, given) if len(known) else float("nan")
+    if len(known):
+        for name, of in (("brier", m.brier), ("calibration_error", m.calibration_error)):
+
+            def value(i: NDArray[np.intp], of: Callable[..., float] = of) -> float:
+                return of(wanted[i], given[i])
+
+            report[name] = value(everything)
+            report[f"{name}_interval"] = m.bootstrap_interval(value, where, n=draws)
     return {key: m.plain(value) for key, value in report.items()}
 
 

@@ -15,7 +15,6 @@ from training.rbc import label_metrics as lm
 from training.rbc.boosting import largest_abnormal
 from training.rbc.data import kinds_of
 from training.rbc.detection_metrics import IOU, detection_report
-from training.rbc.recipe import RbcRecipe
 from training.rbc.scoring import StopCheck, detect
 from training.rbc.table import Field, RedCells
 from training.rbc.watershed import found_by_watershed
@@ -82,20 +81,23 @@ def judged(
 def detector_report(
     detector: Any,
     fields: Sequence[Field],
-    recipe: RbcRecipe,
+    scale: float,
+    truth: str,
     *,
     iou: float = IOU,
+    score: float = 0.5,
     baseline: bool = False,
     should_stop: StopCheck | None = None,
 ) -> dict[str, Any]:
-    """How well fields' boxes are found; ``baseline``: by a watershed too, without any network."""
-    settings = recipe.detector
-    found = detect(detector, fields, settings.scale, settings.truth, should_stop)
-    report = detection_report(found, iou) | {"truth": settings.truth}
+    """How well fields' boxes are found; ``baseline``: by a watershed too, without any network.
+
+    ``truth`` is ``cells``, the boxes as they are given, or ``regions``, merged where they share a
+    pixel; ``score`` is where precision and recall are read.
+    """
+    found = detect(detector, fields, scale, truth, should_stop)
+    report = detection_report(found, iou, score) | {"truth": truth}
     if baseline:
-        report["watershed"] = detection_report(
-            [found_by_watershed(f, settings.truth) for f in fields], iou
-        )
+        report["watershed"] = detection_report([found_by_watershed(f, truth) for f in fields], iou)
     return report
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.objective import Objective, logits_of_views
 from training.rbc.regions import UNKNOWN
+from training.trainer import HUGE_LOSS
+from training.trunk_features import Features
 
 
 def masked_loss(
@@ -34,24 +41,56 @@ def masked_loss(
 
 
 def positive_weights(targets: Tensor, power: float) -> Tensor:
-    """(absent / present) ** power of each label over the regions where it is known, at most 20."""
+    """(absent / present) ** power of each label over the regions where it is known, 20 at most."""
     there = (targets == 1).sum(dim=0).float()
     absent = (targets == 0).sum(dim=0).float()
-    return ((absent / there.clamp(min=1)).clamp(min=1e-3, max=1e6) ** power).clamp(max=20.0)
+    ratio = torch.where((there > 0) & (absent > 0), absent / there.clamp(min=1), torch.ones(()))
+    return (ratio**power).clamp(max=20.0)
 
 
 def mean_loss(logits: Tensor, targets: Tensor) -> float:
-    """Mean over labels, equal say for those there and those not, of the cross-entropy.
+    """Mean over labels, those there and those not having equal say, of the cross-entropy.
 
     What an epoch is chosen by: a label of which few regions are known counts as much as others.
+    Infinite logits count as a huge loss, no labels as none.
     """
     each = F.binary_cross_entropy_with_logits(
         logits.double(), targets.clamp(min=0).double(), reduction="none"
     )
-    parts = []
-    for k in range(targets.shape[1]):
-        for value in (0, 1):
-            here = targets[:, k] == value
-            if here.any():
-                parts.append(each[here, k].mean())
-    return float(torch.stack(parts).mean()) if parts else float("nan")
+    parts = [
+        each[targets[:, k] == value, k].mean()
+        for k in range(targets.shape[1])
+        for value in (0, 1)
+        if (targets[:, k] == value).any()
+    ]
+    return min(float(torch.stack(parts).mean()), HUGE_LOSS) if parts else 0.0
+
+
+class SeveralLabels(Objective):
+    """Masked cross-entropy; targets (n, n_types) of 1, 0 and -1."""
+
+    def tensor(self, targets: NDArray[Any]) -> Tensor:
+        """A byte a label."""
+        return torch.from_numpy(targets.astype(np.int8))
+
+    def weights(self, targets: Tensor, _n_classes: int, power: float) -> Tensor:
+        """See `positive_weights`."""
+        return positive_weights(targets, power)
+
+    def loss(
+        self, logits: Tensor, targets: Tensor, weights: Tensor | None, smoothing: float
+    ) -> Tensor:
+        """See `masked_loss`."""
+        return masked_loss(logits, targets, weights, smoothing)
+
+    def near(self, logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        """Cross-entropy of the softened answers, label by label, less what is least."""
+        aim = (wanted / temperature).sigmoid()
+        each = F.binary_cross_entropy_with_logits(logits / temperature, aim, reduction="none")
+        least = F.binary_cross_entropy(aim, aim, reduction="none")
+        return temperature**2 * (each - least).sum() / max(len(logits), 1)
+
+    def chosen_by(self, head: nn.Module, features: Features, targets: NDArray[Any]) -> float:
+        """See `mean_loss`; the mean probability over a box's views counts."""
+        mean = logits_of_views(head, features).double().sigmoid().mean(dim=1)
+        return mean_loss(torch.logit(mean, eps=1e-7), self.tensor(targets))

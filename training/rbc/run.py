@@ -212,8 +212,17 @@ class RbcRun(TrainingRun[RbcRecipe]):
         }
         if network.detector is not None:
             fields = fields_of(self._cells, rows, True)
-            found["ap"] = detector_report(network.detector, fields, self.recipe)["ap"]
+            found["ap"] = self._found(network, fields)["ap"]
         return found
+
+    def _found(
+        self, network: Cascade, fields: list[Field], baseline: bool = False
+    ) -> dict[str, Any]:
+        s = self.recipe.detector
+        return detector_report(
+            network.detector, fields, s.scale, s.truth, score=s.score, baseline=baseline,
+            should_stop=self.should_stop,
+        )  # fmt: skip
 
     def reserve_report(self, network: Cascade) -> dict[str, Any]:
         """The reserve as ``evaluation`` says: labels, verdicts, and the detector."""
@@ -222,9 +231,7 @@ class RbcRun(TrainingRun[RbcRecipe]):
         report = judged(self._cells, rows, given, self._judge())
         if network.detector is not None:
             fields = fields_of(self._cells, rows, True)
-            report["detector"] = detector_report(
-                network.detector, fields, self.recipe, baseline=True
-            )
+            report["detector"] = self._found(network, fields, baseline=True)
         self.say(f"reserve: {shown(report)}")
         return {
             "protocol": f"images of groups ({self._cells.grouped_by}) set apart before training",

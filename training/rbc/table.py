@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.models import ClassInfo
 from training.datasets import CellData, CellRecord, finish
 from training.rbc.regions import UNKNOWN, Region
@@ -138,3 +139,27 @@ def finish_regions(
     )
     kept = {f.name: getattr(base, f.name) for f in fields(CellData)}
     return RedCells(**kept, fields=tuple(found))
+
+
+def targets_for(data: RedCells, classes: Sequence[ClassInfo]) -> NDArray[np.int8]:
+    """Labels of the records in another list of types, (n, len(classes)) of 1, 0 and -1.
+
+    Of a type that the data do not have nothing is known.
+
+    Raises
+    ------
+    RecipeError
+        A record holds a type that is not in the list; it is named.
+    """
+    names = [c.name for c in classes]
+    given = data.targets
+    found = np.full((len(given), len(names)), UNKNOWN, dtype=np.int8)
+    for k, kind in enumerate(data.fine_classes):
+        if kind.name in names:
+            found[:, names.index(kind.name)] = given[:, k]
+        elif (given[:, k] == 1).any():
+            raise RecipeError(
+                f"{data.folder} has regions of the type '{kind.name}', which the model does not "
+                f"know; it knows {', '.join(names)}."
+            )
+    return found
