@@ -76,6 +76,15 @@ SYSTEMS: Mapping[System, TrainingEntry] = {
         presets="training.presets:HSPNET",
         layout="glas",
     ),
+    System.RBC: TrainingEntry(
+        recipe="training.rbc.recipe:RbcRecipe",
+        run="training.rbc.run:run_rbc",
+        kit="training.rbc.finetune:RbcKit",
+        blank="training.rbc.run:blank_run",
+        evaluate="training.rbc.evaluation:evaluate_rbc",
+        presets="training.presets:RBC",
+        layout="chula",
+    ),
 }
 
 PROTOCOLS: Mapping[str, str] = {
@@ -87,6 +96,7 @@ PROTOCOLS: Mapping[str, str] = {
     "hep2-kfold": "training.hep2.protocols:reproduce",
     "mtchi": "training.hspnet.protocols:reproduce",
     "glas": "training.hspnet.protocols:reproduce",
+    "rbc": "training.rbc.protocol:reproduce",
 }
 """Protocol to what runs it."""
 

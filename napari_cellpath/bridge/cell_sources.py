@@ -11,7 +11,7 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge.box_recording import box_of
-from napari_cellpath.bridge.cells import boxes_round
+from napari_cellpath.bridge.boxed import boxes_round
 from napari_cellpath.bridge.conventions import facts_of, image_shape, to_image_pixels
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.core.errors import CellpathError

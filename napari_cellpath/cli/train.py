@@ -143,6 +143,9 @@ def evaluate(
             "the scale is not known) count as background.",
         ),
     ] = 0.0,
+    iou: Annotated[
+        float, typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true.")
+    ] = 0.5,
     device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
     as_json: o.JsonOption = False,
@@ -156,6 +159,8 @@ def evaluate(
         looks = {"average": average, "channel": channel}
     elif system is System.HSPNET:
         looks = {"stride": stride, "blend": blend, "least_lesion": least_lesion}
+    elif system is System.RBC:
+        looks = {"iou": iou}
     else:
         looks = {
             "preset": views, "jitter": jitter, "border": border, "threshold": threshold,
