@@ -8,6 +8,7 @@ which nothing is said do not count.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +23,12 @@ from torch.nn import functional as F
 from napari_cellpath.models import Calibration, read_tensors
 from napari_cellpath.systems.hspnet.tiles import tile_starts
 from napari_cellpath.systems.loading import load_network
+from training.budget import measure_speed
 from training.calibration import fit_class_calibration
 from training.datasets import CellData, CellRecord
 from training.finetune import FineTuning
 from training.finetune_full import NearParent
-from training.finetune_head import Examples, HeadTrainer, Replay
+from training.finetune_head import MIXES, Examples, HeadTrainer, Replay
 from training.finetune_kit import FeatureSource, FineTuneKit, Progress
 from training.fit import StopCheck
 from training.hspnet.crops import CropList, Region, list_crops, load_regions
@@ -44,6 +46,8 @@ from training.report import Frozen
 from training.trainer import Learner, Rows
 from training.trunk_features import merged_features, trunk_hash
 
+_HEAD_STEP = 3e-3
+"""Seconds of one step of the last convolution on a CPU, new and old places together."""
 REPLAYED = 4096
 """Places of the parent's that one step of the thorough way sees."""
 
@@ -222,29 +226,45 @@ class HspKit(FineTuneKit):
             return int(crops.per_epoch)
         return sum(_tiles(data.records[int(i)], self.side, crops.stride) for i in rows)
 
-    def plan(
-        self, recipe: CommonRecipe, data: CellData, sides: dict[str, Rows], tile: float, step: float
-    ) -> dict[str, float]:
-        """Seconds of each stage, from those of a tile and of a step of the thorough way."""
+    def plan(self, recipe: CommonRecipe, network: Any, sides: Any) -> dict[str, float]:
+        """Seconds of each stage; the tiles of every region are counted."""
         assert recipe.finetune is not None  # the caller looked  # noqa: S101
         looked = tiling_of_model(self.info)
+        tile = self._seconds_of_tile(network)
 
-        def tiles(part: str, stride: int) -> int:
-            return sum(_tiles(data.records[int(i)], self.side, stride) for i in sides[part])
+        def tiles(rows: Rows, stride: int) -> int:
+            return sum(_tiles(r, self.side, stride) for r in sides.records(rows))
 
-        judged = tiles("frozen", looked.step) * tile
+        judged = tiles(sides.frozen, looked.step) * tile
         plan = {
-            "training cells": tiles("train", self.side) * tile,
-            "validation cells": tiles("validation", looked.step) * tile,
+            "training cells": tiles(sides.train, self.side) * tile,
+            "validation cells": tiles(sides.validation, looked.step) * tile,
         }
         if recipe.finetune.method == "full":
-            mine = self.views(data, sides["train"])
-            again = self.views(data, sides["validation"]) if len(sides["validation"]) else 0
+            rows = np.arange(recipe.batch)
+            quiet: dict[str, Any] = {"say": lambda _line: None, "should_stop": None}
+            tuner = self.tuner(network, None, None, rows, device="cpu", log=ProgressLog(), **quiet)
+            mine = self.views(sides.data, sides.train)
+            again = self.views(sides.data, sides.validation) if len(sides.validation) else 0
+            step = measure_speed(tuner, rows).step
             plan["final"] = recipe.epochs * (mine * step + again * tile)
         else:
-            places = len(sides["train"]) * len(self.info.classes) * PER_REGION
-            plan["head 1 of 1"] = recipe.epochs * (places / recipe.batch * 2e-3 + 0.03)
+            places = len(sides.train) * len(self.info.classes) * PER_REGION
+            chosen = len(sides.validation) and recipe.finetune.replay > 0
+            for trial in range(trials := len(MIXES) if chosen else 1):
+                seconds = recipe.epochs * (places / recipe.batch * _HEAD_STEP + 0.03)
+                plan[f"head {trial + 1} of {trials}"] = seconds
         return plan | {"frozen cells": judged, "frozen again cells": judged}
+
+    def _seconds_of_tile(self, network: Any) -> float:
+        device = next(network.parameters()).device
+        blank = torch.zeros(2, *self.input_shape, device=device)
+        with torch.inference_mode():
+            for _ in range(2):  # the first one pays for memory and kernels
+                started = time.perf_counter()
+                network(blank.contiguous(memory_format=torch.channels_last))
+                taken = time.perf_counter() - started
+        return taken / len(blank)
 
     def tuner(
         self,

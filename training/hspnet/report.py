@@ -36,6 +36,11 @@ class FrozenRegions(Frozen):
     grouped_by: str = "slide"
 
     @property
+    def things(self) -> str:
+        """Regions."""
+        return "regions"
+
+    @property
     def told(self) -> str:
         """What a score is the probability of."""
         return "called right"
@@ -55,8 +60,8 @@ class FrozenRegions(Frozen):
 
     @property
     def only_kind(self) -> str:
-        """Nothing: a region has pixels of many kinds."""
-        return ""
+        """The background, where there is no tissue in any region; else nothing."""
+        return "" if (self.targets > 0).any() else self.classes[0].name
 
     @property
     def both_kinds(self) -> bool:

@@ -44,6 +44,9 @@ def build(settings: HspNetwork, n_classes: int) -> tuple[nn.Module, str]:
         network = catalogue.build(settings.architecture, n_classes=n_classes, **settings.arguments)
     except TypeError as error:
         raise RecipeError(f"network.arguments of {settings.architecture}: {error}.") from None
+    # Kaiming's rule by outputs gives three classes logits of a deviation of 5: a short run would
+    # spend its first epoch on unlearning them.
+    nn.init.normal_(network.head[-1].weight, std=0.01)
     if settings.weights == "none":
         return network, "random weights"
     if settings.weights == "torchvision":
