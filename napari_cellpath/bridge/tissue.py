@@ -7,9 +7,9 @@ first look stands in, four times coarser, and is replaced in place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -40,6 +40,18 @@ if TYPE_CHECKING:
 
 Piece = tuple[int, int, NDArray[np.uint32]]
 """Row, column (level-0 pixels) and painted numbers of a window."""
+
+
+class Painter(Protocol):
+    """Who looks after a region: a dock's session."""
+
+    def painted_over(self, image: Image) -> Raster | None:
+        """What was painted over an image."""
+
+    def paint_pieces(self, image: Image, pieces: Sequence[Piece]) -> bool:
+        """Paint windows of an image as one gesture; whether it was done."""
+
+
 OPACITY = 0.45
 SKIPPED_COLOUR, UNREADABLE_COLOUR = (0.5, 0.5, 0.5, 0.35), (0.9, 0.1, 0.9, 0.9)
 BACKGROUND = "background"
@@ -171,9 +183,6 @@ class TissueRegion:
         Not in a viewer yet, if it was not given.
     tiles
         What a review looks through, None until somebody has read it.
-    raster, paint
-        Give what was painted over the image, and paint (row, column, numbers) pieces of it as one
-        gesture; set by the dock that looks after the region.
     """
 
     tiles_changed = Signal()
@@ -184,9 +193,26 @@ class TissueRegion:
         self.image, self.store = image, store
         self.layer = layer if layer is not None else self._new_layer()
         self.tiles: Tiles | None = None
-        self.raster: Callable[[], Raster | None] = lambda: None
-        self.paint: Callable[[Sequence[Piece]], bool] = lambda _pieces: False
+        self._carers: dict[int, Painter] = {}
         _regions[self.layer] = self
+
+    def look_after(self, who: Painter) -> None:
+        """Take what knows what is painted over the image, and paints on it; the latest counts."""
+        self._carers[id(who)] = who
+
+    def leave(self, who: Painter) -> None:
+        """One of them looks after the region no longer."""
+        self._carers.pop(id(who), None)
+
+    def raster(self) -> Raster | None:
+        """What was painted over the image; None for nothing, or where nobody knows."""
+        carer = next(reversed(self._carers.values()), None)
+        return None if carer is None else carer.painted_over(self.image)
+
+    def paint(self, pieces: Sequence[Piece]) -> bool:
+        """Paint windows of the image as one gesture; whether somebody could."""
+        carer = next(reversed(self._carers.values()), None)
+        return carer is not None and carer.paint_pieces(self.image, pieces)
 
     def take_tiles(self, tiles: Tiles) -> None:
         """Take what a review looks through."""

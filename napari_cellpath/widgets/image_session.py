@@ -178,9 +178,7 @@ class ImageSession:
             mpp = pixel_sizes.remembered(source.key)
             if mpp is not None:
                 self.inquiry.set_mpp(image, mpp)
-        self.keeper.show_areas(
-            self.viewer, image, self.inquiry.latest_source(image), self.system
-        )
+        self.keeper.show_areas(self.viewer, image, self.inquiry.latest_source(image), self.system)
         if image is self.image:
             self.subject_changed.emit()
 

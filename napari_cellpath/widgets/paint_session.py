@@ -12,6 +12,7 @@ from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import conventions, painting, regions
 from napari_cellpath.bridge.tissue import Piece, TissueRegion
 from napari_cellpath.project.painted import painted_value
+from napari_cellpath.project.state import Raster
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.image_session import ImageSession
 from napari_cellpath.widgets.method import TissueMethod
@@ -124,6 +125,10 @@ class PaintSession(ImageSession):
 
     def _on_brush(self, _event: Any = None) -> None:
         self.painting_changed.emit()
+
+    def painted_over(self, image: Image) -> Raster | None:
+        """What was painted over an image; None for nothing."""
+        return self.keeper.painted(self.inquiry.latest_source(image))
 
     def paint_pieces(self, image: Image, pieces: Sequence[Piece]) -> bool:
         """Paint windows of an image as one gesture, as a review does; whether it was done."""

@@ -42,8 +42,8 @@ class TissueLayerSession(PaintSession):
         super().close()
 
     @property
-    def running(self) -> bool:
-        """Whether a region is being segmented."""
+    def under_way(self) -> SegmentRequest | None:
+        """What is being segmented; None if nothing is."""
         raise NotImplementedError
 
     def _key_actions(self) -> dict[str, Callable[[], None]]:
@@ -74,9 +74,7 @@ class TissueLayerSession(PaintSession):
     def _look_after(self, layer: Layer, region: TissueRegion) -> None:
         """Know a region, and let it know what is painted over its image."""
         self._regions[layer] = region
-        image = region.image
-        region.raster = lambda: self.keeper.painted(self.inquiry.latest_source(image))
-        region.paint = lambda pieces: self.paint_pieces(image, pieces)
+        region.look_after(self)
         self._read_tiles(region)
 
     def _read_tiles(self, region: TissueRegion) -> None:
@@ -103,9 +101,11 @@ class TissueLayerSession(PaintSession):
         layer.events.mode.disconnect(self._on_brush)
         if conventions.facts_of(layer).get("role") == Role.PAINTED:
             layer.events.selected_label.disconnect(self._on_brush)
+            # Still recorded: napari's own undo would go past the journal.
+            keys.bind(layer, {"undo": self.keeper.undo, "redo": self.keeper.redo})
         region = self._regions.pop(layer, None)
         if region is not None:
-            region.raster, region.paint = (lambda: None), (lambda _pieces: False)
+            region.leave(self)
         self._requests.pop(layer, None)
 
     def _let_go_of_all(self) -> None:
@@ -115,7 +115,8 @@ class TissueLayerSession(PaintSession):
     def _on_removed(self, event: Any) -> None:
         layer = event.value
         if layer in self._unbind:
-            if self.region is not None and layer is self.region.layer and self.running:
+            asked = self._requests.get(layer)
+            if asked is not None and asked == self.under_way:
                 self.inquiry.errands.cancel_all()  # nobody could see what it would find
             self._let_go(layer)
         super()._on_removed(event)

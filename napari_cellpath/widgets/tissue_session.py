@@ -66,9 +66,15 @@ class TissueSession(TissueLayerSession):
         return System.HSPNET
 
     @property
+    def under_way(self) -> SegmentRequest | None:
+        """What is being segmented; None if nothing is."""
+        jobs = [e.job for e in self.inquiry.errands.under_way if e.kind == SEGMENT]
+        return jobs[-1].request if jobs and jobs[-1] is not None else None
+
+    @property
     def running(self) -> bool:
         """Whether a region is being segmented."""
-        return any(e.kind == SEGMENT for e in self.inquiry.errands.under_way)
+        return self.under_way is not None
 
     # Segmenting.
 

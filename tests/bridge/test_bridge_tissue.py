@@ -235,15 +235,19 @@ def test_a_review_of_tiles_paints(store, image):
     """To agree paints as the model sees it, another class the whole tile, to take back rubs out."""
     region = TissueRegion(image, store)
     raster = Raster()
-    region.raster = lambda: raster
 
-    def paint(pieces):
-        for row, col, labels in pieces:
-            raster.write(row, col, labels)
-        region.painted_changed.emit()
-        return True
+    class Dock:
+        def painted_over(self, _image):
+            return raster
 
-    region.paint = paint
+        def paint_pieces(self, _image, pieces):
+            for row, col, labels in pieces:
+                raster.write(row, col, labels)
+            region.painted_changed.emit()
+            return True
+
+    dock = Dock()
+    region.look_after(dock)
     review = TissueReview.of(region.layer, [image, region.layer])
     assert len(review) == 0
     assert len(review.facts()) == 0
@@ -265,6 +269,9 @@ def test_a_review_of_tiles_paints(store, image):
     review.label([first, second], "")
     assert not raster.tiles
     assert (review.facts().label == "").all()
+    region.leave(dock)
+    review.label([first], other)
+    assert not raster.tiles
 
 
 @pytest.fixture

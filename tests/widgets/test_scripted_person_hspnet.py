@@ -54,7 +54,7 @@ def parent(tmp_path_factory) -> Path:
 
 
 def reserve_images(parent: Path) -> tuple[list[dict], list[dict]]:
-    """Images to correct and images to be measured on, of different patients."""
+    """Images to correct, and others to be measured on."""
     with (data_folder() / "glas" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     reserve = set(read_info(parent).reserve)
@@ -124,7 +124,7 @@ class Person:
         """Paint with the brush where the model is wrong, and some where it is right."""
         names = self.session.method.classes
         strokes = 0
-        for number, name in enumerate(names):
+        for number in range(len(names)):
             core = ndimage.binary_erosion(truth == number, iterations=BRUSH // 2)
             wrong = core & (called != number)
             places = np.argwhere(wrong if wrong.any() else core)
