@@ -225,7 +225,7 @@ class TissueDock(FrameDock):
 
     def _ask_where_to(self, title: str, formats: Any) -> None:
         filters = ";;".join(f"{text} (*{ending})" for ending, text in formats.items())
-        suggested = str(Path(self.suggested_export()).with_suffix("")) + next(iter(formats))
+        suggested = self.suggested_export().removesuffix(".ome.zarr") + next(iter(formats))
         path, chosen = QFileDialog.getSaveFileName(self, f"{title} region", suggested, filters)
         if path:
             ending = next((e for e in formats if f"(*{e})" in chosen), next(iter(formats)))
@@ -262,11 +262,19 @@ class TissueDock(FrameDock):
         CellpathError
             There is none.
         """
-        return self.session.command(exported)
+        file = Path(exported)
+        stem = file.name.partition(".")[0]
+        ending = ".ome.tif" if exported.endswith(".ome.tif") else ".ome.zarr"
+        # Another file than the window's: what stands there is not to be written over.
+        named = f"{stem}-command" if self._exported_to else stem
+        return self.session.command(str(file.with_name(f"{named}{ending}")))
 
     def copied(self, exported: str) -> str:
         """What is said once a command was copied."""
-        return "Command copied."
+        region = self.session.region
+        if region is not None and region.facts.polygon:
+            return "Command copied; it segments the bounding box of the polygon."
+        return "Command copied; painted corrections are not part of it."
 
     def show_keys(self) -> None:
         """Show the key sheet."""
