@@ -1,7 +1,8 @@
 """Open an image of any size as levels and read one region of it.
 
-The format is told by the file's first bytes, never by its name alone. Small untiled images are
-decoded once and held; tiled ones are read tile by tile.
+The format is told by the file's first bytes, never by its name alone; only the formats that
+OpenSlide reads, some of which are TIFF inside, are told by name. A folder is OME-Zarr. Small
+untiled images are decoded once and held; tiled ones are read tile by tile.
 """
 
 from __future__ import annotations
@@ -21,6 +22,11 @@ from napari_cellpath.slides.planes import ArrayPlane, Box, Opened
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
 """Bytes an image may claim when it has to be decoded at once, and a region when it is read."""
+
+OPENSLIDE_SUFFIXES = frozenset({
+    ".mrxs", ".ndpi", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm",
+})  # fmt: skip
+"""What is read through OpenSlide, by the file's name."""
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -202,7 +208,9 @@ def sniff(path: str | os.PathLike[str]) -> str | None:
 def open_slide(
     path: str | os.PathLike[str], *, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET
 ) -> Slide:
-    """Open a PNG, JPEG, BMP or TIFF (also SVS, OME-TIFF, pyramids) as levels.
+    """Open a PNG, JPEG, BMP, TIFF (also SVS, OME-TIFF, pyramids) or OME-Zarr as levels.
+
+    Formats of other scanners (MRXS, NDPI ...) go through OpenSlide, an extra.
 
     Parameters
     ----------
@@ -226,7 +234,13 @@ def open_slide(
         if not file.exists():
             raise MissingFileError(f"{file} does not exist.")
         if file.is_dir():
-            raise unreadable(file.name, "it is a folder")
+            from napari_cellpath.slides.ome_zarr import open_ome_zarr
+
+            return Slide(file, open_ome_zarr(file, memory_budget_bytes), memory_budget_bytes)
+        if file.suffix.lower() in OPENSLIDE_SUFFIXES:
+            from napari_cellpath.slides.openslide import open_openslide
+
+            return Slide(file, open_openslide(file), memory_budget_bytes)
         form = sniff(file)
         if form is None:
             reason = "not PNG, JPEG, BMP or TIFF"
