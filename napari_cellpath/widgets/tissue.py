@@ -331,7 +331,9 @@ class TissueDock(FrameDock):
         self.go_on.setEnabled(self.session.unfinished)
         if errand is None:
             self.frame.job.set_idle()
-            self._running = False
+            if self._running:
+                self._running = False
+                self._show_region()  # what could not be exported meanwhile can be now
             return
         if not self._running:  # what went wrong before is no news any more
             self._running = True

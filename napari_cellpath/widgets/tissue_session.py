@@ -50,7 +50,7 @@ class TissueSession(TissueLayerSession):
         self._redraw.setSingleShot(True)
         self._redraw.timeout.connect(self._refresh)
         self._earliest = 0.0
-        self._opening: set[str] = set()
+        self._opening: dict[str, list[Callable[[], None]]] = {}
         self._begin()
 
     def close(self, *_: Any) -> None:
@@ -171,7 +171,8 @@ class TissueSession(TissueLayerSession):
             return
         with suppress(OSError):
             tissue_stores.stores_folder().mkdir(parents=True, exist_ok=True)
-            tissue_stores.prune([r.store.path for r in self._regions.values()])
+        in_use = [*(r.store.path for r in self._regions.values()), Path(request.store)]
+        self.inquiry.in_background(lambda: tissue_stores.prune(in_use), lambda _count: None)
 
         def some(rows: Sequence[SegmentedRows]) -> None:
             self._grow(image, request, rows)
@@ -194,21 +195,23 @@ class TissueSession(TissueLayerSession):
         self, image: Image, request: SegmentRequest, then: Callable[[], None] | None = None
     ) -> None:
         """Open a store on a thread and show it: zarr alone takes seconds to be imported."""
-        if request.store in self._opening:
+        first = request.store not in self._opening
+        waiting = self._opening.setdefault(request.store, [])
+        waiting += [then] if then is not None else []
+        if not first:
             return
-        self._opening.add(request.store)
 
         def done(store: RegionStore) -> None:
-            self._opening.discard(request.store)
+            waiting = self._opening.pop(request.store)
             if image not in self.viewer.layers:
                 return
             if self._region_of(request) is None:
                 self._show(image, request, store)
-            if then is not None:
-                then()
+            for function in waiting:
+                function()
 
         def failed(error: CellpathError) -> None:
-            self._opening.discard(request.store)
+            del self._opening[request.store]
             self.told.emit("error", str(error))
 
         self.inquiry.in_background(lambda: RegionStore.open(request.store), done, failed)

@@ -103,6 +103,13 @@ def last_notice() -> str:
     return notification_manager.records[-1].message
 
 
+def look_at(image, row, col, height, width) -> None:
+    """Have a part of the image on the canvas, in level-0 pixels: a hidden one draws nothing."""
+    factor = np.asarray(image.downsample_factors[image.data_level])[:2]
+    corners = np.array([[row, col], [row + height - 1, col + width - 1]])
+    image.corner_pixels = np.floor(corners / factor).astype(int)
+
+
 def stroke(dock, row, col, size=20):
     dock.session.painted.brush_size = size
     dock.session.painted.paint((row, col), dock.session.painted.selected_label)
@@ -132,11 +139,10 @@ def test_segment(dock, viewer, qtbot, image, inline, entries):
 
 def test_what_is_in_view_and_again(dock, viewer, qtbot, image):
     """Only what is on the canvas; a region of other settings takes its place."""
-    viewer.scene.camera.zoom *= 3
+    look_at(image, 40, 60, 120, 160)
     region = run(dock, qtbot, Where.VIEW)
     box = region.box
-    assert box[2] < 280
-    assert box[3] < 330
+    assert box == (40, 60, 120, 160)
     choose(dock.frame.method.preset, RegionMode.PREVIEW)
     again = run(dock, qtbot, Where.VIEW)
     assert again.box == box
@@ -165,13 +171,13 @@ def test_inside_a_polygon(dock, viewer, qtbot, image):
     assert region.box == (40, 40, 100, 120)
 
 
-def test_nothing_drawn_or_in_view_is_said(dock, viewer):
+def test_nothing_drawn_or_in_view_is_said(dock, image):
     """A sentence, and no job."""
     choose(dock.where, Where.DRAWN)
     dock.segment()
     assert "Draw a rectangle" in last_notice()
     choose(dock.where, Where.VIEW)
-    viewer.scene.camera.center = (0, 1e6, 1e6)
+    look_at(image, 5000, 5000, 100, 100)
     dock.segment()
     assert "in view" in last_notice()
     assert not dock.session.running
@@ -259,6 +265,7 @@ def test_painted_classes_come_back_with_the_project(dock, viewer, qtbot, image, 
 def test_accept_in_view(dock, viewer, qtbot, image):
     """The model's classes become the person's where nothing was painted, in one gesture."""
     region = run(dock, qtbot)
+    look_at(image, 0, 0, 280, 330)
     dock.session.choose_class("CIN3")
     stroke(dock, 140, 160, 30)
     mine = dock.session.painted.data == 5
