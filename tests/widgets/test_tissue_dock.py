@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -61,6 +62,9 @@ def image(viewer, slide):
     return viewer.open(str(slide), plugin="napari-cellpath")[0]
 
 
+# A viewer takes seconds to be made: each test goes a whole way through the dock.
+
+
 @pytest.fixture
 def dock(viewer, image, inline, entries, qtbot):
     dock = make_dock(viewer, inline, entries)
@@ -115,8 +119,8 @@ def stroke(dock, row, col, size=20):
     dock.session.painted.paint((row, col), dock.session.painted.selected_label)
 
 
-def test_segment(dock, viewer, qtbot, image, inline, entries):
-    """One press: a layer over the image at the model's scale, areas in the table, provenance."""
+def test_segment_here_and_there(dock, viewer, qtbot, image, entries):
+    """The whole image, what is in view, a polygon, a rectangle; another mode; maps; sentences."""
     region = run(dock, qtbot)
     layer = region.layer
     assert viewer.layers.index(layer) == viewer.layers.index(image) + 1
@@ -135,25 +139,30 @@ def test_segment(dock, viewer, qtbot, image, inline, entries):
     assert "LSIL" in text, "the model's classes are CIN grades"
     assert entries[0].label in dock.frame.result.detail.text()
     assert facts_of(layer)["model"] == entries[0].label
+    dock.session.show_map(None)
+    assert "Keep probabilities" in last_notice()
 
-
-def test_what_is_in_view_and_again(dock, viewer, qtbot, image):
-    """Only what is on the canvas; a region of other settings takes its place."""
     look_at(image, 40, 60, 120, 160)
+    dock.probabilities.setChecked(True)
     region = run(dock, qtbot, Where.VIEW)
-    box = region.box
-    assert box == (40, 60, 120, 160)
+    assert region.box == (40, 60, 120, 160)
+    dock.session.show_map(2)
+    dock.session.show_map(None)
+    assert any(x.name.startswith("probability of CIN1") for x in viewer.layers)
+    entropy = next(x for x in viewer.layers if x.name.startswith("undecided"))
+    assert viewer.layers.index(entropy) == viewer.layers.index(region.layer) + 1
+    assert 0 < float(np.asarray(entropy.data).max()) <= 1
     choose(dock.frame.method.preset, RegionMode.PREVIEW)
     again = run(dock, qtbot, Where.VIEW)
-    assert again.box == box
+    assert again.box == (40, 60, 120, 160)
     assert again.facts.layout["mode"] == RegionMode.PREVIEW
-    assert region.layer not in viewer.layers
+    assert region.layer not in viewer.layers, "one answer a place"
     assert not dock.blend.isEnabled()
     assert "preview" in dock.frame.result.detail.text()
 
-
-def test_inside_a_polygon(dock, viewer, qtbot, image):
-    """Of a drawn polygon only the inside is kept, of a drawn rectangle everything."""
+    choose(dock.where, Where.DRAWN)
+    dock.segment()
+    assert "Draw a rectangle" in last_notice()
     viewer.add_shapes(
         [np.array([[20.0, 20.0], [20.0, 220.0], [220.0, 20.0]])], shape_type="polygon",
         scale=image.scale, units=image.units,
@@ -168,16 +177,9 @@ def test_inside_a_polygon(dock, viewer, qtbot, image):
     viewer.layers["Shapes"].add_rectangles(np.array([[40, 40], [40, 160], [140, 160], [140, 40]]))
     region = run(dock, qtbot, Where.DRAWN)
     assert not region.facts.polygon
-    assert region.box == (40, 40, 100, 120)
-
-
-def test_nothing_drawn_or_in_view_is_said(dock, image):
-    """A sentence, and no job."""
-    choose(dock.where, Where.DRAWN)
-    dock.segment()
-    assert "Draw a rectangle" in last_notice()
-    choose(dock.where, Where.VIEW)
+    assert region.box[:2] == (40, 40)
     look_at(image, 5000, 5000, 100, 100)
+    choose(dock.where, Where.VIEW)
     dock.segment()
     assert "in view" in last_notice()
     assert not dock.session.running
@@ -208,106 +210,90 @@ def test_a_missing_pixel_size_is_asked_for_once(viewer, qtbot, inline, entries, 
     again.session.close()
 
 
-def test_painting_is_kept_undone_and_never_overwritten(dock, viewer, qtbot, image, tmp_path):
-    """Strokes at the image's resolution go to the journal; segmenting again leaves them be."""
+def test_painting(dock, viewer, qtbot, image, entries, slide, tmp_path):
+    """Strokes are kept, undone, never overwritten; accepted views; what comes back."""
     region = run(dock, qtbot)
+    look_at(image, 0, 0, 280, 330)
+    session = dock.session
     dock.frame.correct.buttons[4].click()
-    layer = dock.session.painted
+    layer = session.painted
     assert layer is painted_layer_of(image, viewer.layers)
     assert layer.data.shape == (280, 330)
     assert viewer.layers.selection.active is layer
     assert str(layer.mode) == "paint"
     assert dock.frame.correct.buttons[4].isChecked()
     stroke(dock, 100, 120, 40)
-    source = dock.session.source
-    project = dock.session.keeper.project
-    raster = project.state.rasters[raster_name(source.key)]
-    painted_pixels = int((layer.data == 5).sum())
-    assert painted_pixels > 1000
+    project = session.keeper.project
+    raster = project.state.rasters[raster_name(session.source.key)]
+    count = int((layer.data == 5).sum())
+    assert count > 1000
     np.testing.assert_array_equal(raster.read(0, 0, 280, 330), layer.data)
-    qtbot.waitUntil(lambda: dock.summary.reading["corrected"]["pixels"] > 100, timeout=10000)
+    qtbot.waitUntil(
+        lambda: bool(dock.summary.reading and dock.summary.reading["corrected"]["pixels"] > 100),
+        timeout=10000,
+    )
     assert "as you painted it" in dock.frame.result.summary.text()
     model = region.store.rows(0, 140).copy()
-    dock.session.segment()
-    qtbot.waitUntil(lambda: not dock.session.running, timeout=30000)
-    assert int((layer.data == 5).sum()) == painted_pixels
-    np.testing.assert_array_equal(dock.session.region.store.rows(0, 140), model)
-    dock.session.keeper.undo()
+    session.segment()
+    qtbot.waitUntil(lambda: not session.running, timeout=30000)
+    assert int((layer.data == 5).sum()) == count
+    np.testing.assert_array_equal(session.region.store.rows(0, 140), model)
+    session.keeper.undo()
     assert not layer.data.any()
     assert "painting" in last_notice()
-    dock.session.keeper.redo()
-    assert int((layer.data == 5).sum()) == painted_pixels
+    session.keeper.redo()
+    assert int((layer.data == 5).sum()) == count
+
+    mine = layer.data == 5
+    session.accept()
+    assert (layer.data[mine] == 5).all()
+    expected = np.kron(model, np.ones((2, 2), int)) + 1
+    np.testing.assert_array_equal(layer.data[~mine], expected[~mine])
+    session.keeper.undo()
+    assert (layer.data > 0).sum() == mine.sum()
     dock.rub_out.click()
     assert str(layer.mode) == "erase"
     layer.paint((100, 120), 0)
-    assert int((layer.data == 5).sum()) < painted_pixels
-    assert dock.session.keeper.save_as(tmp_path / "painted")
+    assert int((layer.data == 5).sum()) < count
+
+    bound = {str(key) for key in layer.keymap}
+    assert {"Alt+2", "Ctrl+Z", "Shift+S", "Shift+C"} <= bound
+    layer.keymap[next(k for k in layer.keymap if str(k) == "Alt+5")](layer)
+    assert session.brush == "CIN3"
+    dock.show_keys()
+    dock.project.complete_wanted.emit()
+    complete = complete_layer_of(image, viewer.layers, System.HSPNET)
+    assert "painted" in last_notice()
+    complete.add_rectangles(np.array([[10, 10], [10, 90], [60, 90], [60, 10]]))
+    (facts,) = project.state.objects.values()
+    assert facts["complete"]
+    assert facts["system"] == System.HSPNET
+    assert complete_layer_of(image, viewer.layers) is None
+
+    other = entries[0].info.model_copy(
+        update={"classes": tuple(reversed(entries[0].info.classes)), "name": "other"}
+    )
+    session.use(entry=ModelEntry("other", entries[0].folder, other))
+    session.set_painting(True)
+    assert "choose a model of the same classes" in last_notice()
+
+    shown = layer.data.copy()
+    assert session.keeper.save_as(tmp_path / "painted")
     data = painted(tmp_path / "painted.cellpath")
     assert data.classes == CIN_CLASSES
-    np.testing.assert_array_equal(data.images[0].raster.read(0, 0, 280, 330), layer.data)
-
-
-def test_painted_classes_come_back_with_the_project(dock, viewer, qtbot, image, slide, tmp_path):
-    """Closed and opened again, the image shows what was painted on it."""
-    dock.session.choose_class("CIN1")
-    stroke(dock, 50, 60)
-    shown = dock.session.painted.data.copy()
-    assert dock.session.keeper.save_as(tmp_path / "kept")
+    np.testing.assert_array_equal(data.images[0].raster.read(0, 0, 280, 330), shown)
     viewer.layers.clear()
     viewer.open(str(slide), plugin="napari-cellpath")
-    qtbot.waitUntil(lambda: dock.session.painted is not None, timeout=20000)
-    back = dock.session.painted
+    qtbot.waitUntil(lambda: session.painted is not None, timeout=20000)
+    back = session.painted
     top, left, height, width = facts_of(back)["window"]
     np.testing.assert_array_equal(back.data, shown[top : top + height, left : left + width])
     assert back.data.any()
 
 
-def test_accept_in_view(dock, viewer, qtbot, image):
-    """The model's classes become the person's where nothing was painted, in one gesture."""
-    region = run(dock, qtbot)
-    look_at(image, 0, 0, 280, 330)
-    dock.session.choose_class("CIN3")
-    stroke(dock, 140, 160, 30)
-    mine = dock.session.painted.data == 5
-    dock.session.accept()
-    data = dock.session.painted.data
-    assert (data[mine] == 5).all()
-    expected = np.kron(region.store.rows(0, 140), np.ones((2, 2), int)) + 1
-    view = dock.session.painted.data > 0
-    np.testing.assert_array_equal(data[view & ~mine], expected[view & ~mine])
-    assert view.sum() > mine.sum() * 5
-    dock.session.keeper.undo()
-    assert (dock.session.painted.data > 0).sum() == mine.sum()
-
-
-def test_complete_here_is_of_tissue(dock, viewer, image):
-    """Rectangles in which everything is painted are recorded as this system's."""
-    dock.project.complete_wanted.emit()
-    layer = complete_layer_of(image, viewer.layers, System.HSPNET)
-    assert "painted" in last_notice()
-    layer.add_rectangles(np.array([[10, 10], [10, 90], [60, 90], [60, 10]]))
-    (facts,) = dock.session.keeper.project.state.objects.values()
-    assert facts["complete"]
-    assert facts["system"] == System.HSPNET
-    assert complete_layer_of(image, viewer.layers) is None
-
-
-def test_another_models_classes_are_not_painted_over(dock, viewer, qtbot, image, entries):
-    """Numbers of two lists of classes must not be mixed in one project."""
-    dock.session.choose_class("CIN1")
-    stroke(dock, 50, 60)
-    other = entries[0].info.model_copy(
-        update={"classes": tuple(reversed(entries[0].info.classes)), "name": "other"}
-    )
-    dock.session.use(entry=ModelEntry("other", entries[0].folder, other))
-    dock.session.set_painting(True)
-    assert "choose a model of the same classes" in last_notice()
-
-
 def test_export_and_command_agree(dock, qtbot, tmp_path):
     """The copied command writes the very pixels and areas that the window shows."""
-    dock.blend.setCurrentIndex(dock.blend.findData(Blend.COS))
-    dock.blend.activated.emit(dock.blend.currentIndex())
+    choose(dock.blend, Blend.COS)
     dock.stride.setValue(24)
     region = run(dock, qtbot)
     zarr = tmp_path / "window.ome.zarr"
@@ -316,100 +302,52 @@ def test_export_and_command_agree(dock, qtbot, tmp_path):
     dock.copy_command()
     words = shlex.split(QGuiApplication.clipboard().text())
     assert words[:3] == ["cellpath", "predict", "hspnet"]
-    out = tmp_path / "command.ome.zarr"
-    words[words.index("--out") + 1] = str(out)
+    out = Path(words[words.index("--out") + 1])
+    assert out == tmp_path / "window-command.ome.zarr"
     result = CliRunner().invoke(app, words[1:])
     assert result.exit_code == 0, result.output
     shown = region.store.rows(0, 140)
     np.testing.assert_array_equal(RegionStore.open(out).rows(0, 140), shown)
     np.testing.assert_array_equal(RegionStore.open(zarr).rows(0, 140), shown)
     by_window = json.loads((tmp_path / "window.summary.json").read_text())
-    by_command = json.loads((tmp_path / "command.summary.json").read_text())
+    by_command = json.loads((tmp_path / "window-command.summary.json").read_text())
     for key in ("classes", "worst_grade", "merged", "classified", "stride", "blend"):
         assert by_window[key] == by_command[key]
 
 
-def test_maps_on_demand(dock, viewer, qtbot):
-    """Without probabilities a sentence; with them layers above the classes."""
-    run(dock, qtbot)
-    dock.session.show_map(None)
-    assert "Keep probabilities" in last_notice()
-    dock.probabilities.setChecked(True)
-    region = run(dock, qtbot)
-    dock.session.show_map(2)
-    dock.session.show_map(None)
-    names = [x.name for x in viewer.layers]
-    assert any(n.startswith("probability of CIN1") for n in names)
-    entropy = next(x for x in viewer.layers if x.name.startswith("undecided"))
-    assert viewer.layers.index(entropy) == viewer.layers.index(region.layer) + 1
-    assert 0 < float(np.asarray(entropy.data).max()) <= 1
-
-
-def test_review_by_tile(dock, viewer, qtbot):
-    """Undecided tiles first; agreeing paints them, and the dock's figures follow."""
+def test_review_by_tile_and_layers_that_go(dock, viewer, qtbot, inline, entries):
+    """Undecided tiles first; agreeing paints; a second dock; nothing is left of what is gone."""
     dock.probabilities.setChecked(True)
     region = run(dock, qtbot)
     review = ReviewDock(viewer)
     qtbot.addWidget(review)
-    qtbot.waitUntil(
-        lambda: region.tiles is not None and len(review.session.deck) > 0, timeout=10000
-    )
-    assert review.session.deck.kind == "tiles"
-    review.session.start(Order.DOUBT, Show.ALL)
-    margins = review.session.deck.facts.margin[review.session.round.rows]
+    session = review.session
+    qtbot.waitUntil(lambda: region.tiles is not None and len(session.deck) > 0, timeout=10000)
+    assert session.deck.kind == "tiles"
+    session.start(Order.DOUBT, Show.ALL)
+    margins = session.deck.facts.margin[session.round.rows]
     assert (np.diff(margins) >= 0).all()
-    review.gallery.select([0])
-    call = review.session.deck.facts.call[review.session.round.rows[0]]
-    review.label(call)
-    qtbot.waitUntil(
-        lambda: review.session.deck.facts.label[review.session.round.rows[0]] == call, timeout=10000
-    )
-    assert dock.session.painted is not None
+    row = session.round.rows[0]
+    call = session.deck.facts.call[row]
+    assert session.deck.agree(session.deck.uids(session.round.rows[:1])) == 1
+    qtbot.waitUntil(lambda: session.deck.facts.label[row] == call, timeout=10000)
     assert dock.session.painted.data.any()
     dock.session.keeper.undo()
-    qtbot.waitUntil(
-        lambda: review.session.deck.facts.label[review.session.round.rows[0]] == "", timeout=10000
-    )
+    qtbot.waitUntil(lambda: session.deck.facts.label[row] == "", timeout=10000)
     review.close_session()
 
-
-def test_layers_removed_and_images_closed(dock, viewer, qtbot, image):
-    """What is gone is forgotten; nothing is left that could be asked for."""
-    region = run(dock, qtbot)
-    dock.session.choose_class("CIN2")
-    viewer.layers.remove(dock.session.painted)
-    assert dock.session.painted is None
-    viewer.layers.remove(region.layer)
-    assert dock.session.region is None
-    run(dock, qtbot)
-    viewer.layers.clear()
-    assert dock.session.region is None
-    assert dock.session.image is None
-    dock.segment()
-    assert "Open an image" in last_notice()
-    assert not dock.frame.action.primary.isEnabled()
-
-
-def test_keys_of_the_layers(dock, viewer, qtbot):
-    """Alt and a number puts a class on the brush; Ctrl-Z is the journal's on these layers."""
-    run(dock, qtbot)
-    dock.session.choose_class("CIN1")
-    layer = dock.session.painted
-    bound = {str(key) for key in layer.keymap}
-    assert {"Alt+2", "Ctrl+Z", "Shift+S", "Shift+C"} <= bound
-    layer.keymap[next(k for k in layer.keymap if str(k) == "Alt+5")](layer)
-    assert dock.session.brush == "CIN3"
-    dock.show_keys()
-
-
-def test_two_docks_and_a_closed_one(dock, viewer, qtbot, inline, entries):
-    """A second dock sees the region of the first; closing it leaves the first at work."""
-    region = run(dock, qtbot)
     second = make_dock(viewer, inline, entries)
     qtbot.waitUntil(lambda: second.summary.reading is not None, timeout=20000)
     assert second.session.region is region
     second.session.close()
     assert dock.session.region is region
-    dock.session.choose_class("CIN1")
-    stroke(dock, 50, 60)
-    assert dock.session.keeper.project is not None
+    assert region.raster() is None, "nothing is painted, and the first dock knows"
+    viewer.layers.remove(dock.session.painted)
+    assert dock.session.painted is None
+    viewer.layers.remove(region.layer)
+    assert dock.session.region is None
+    viewer.layers.clear()
+    assert dock.session.image is None
+    dock.segment()
+    assert "Open an image" in last_notice()
+    assert not dock.frame.action.primary.isEnabled()
