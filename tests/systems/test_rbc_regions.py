@@ -159,7 +159,7 @@ def test_what_cannot_be_told_is_said(backend, field, model):
 def test_a_region_of_no_type_says_so(backend, field, boxes, folder):
     """No type above its threshold: no label, a flag, and the booster still speaks (fact 9)."""
     strict = str(
-        write_region_model(folder / "strict", input={"patch": 64, "thresholds": [0.999] * 6})
+        write_region_model(folder / "strict", input={"patch": 40, "thresholds": [0.999] * 6})
     )
     for call in labelled(backend, field.image, boxes[:3], strict):
         assert call.labels == ()
@@ -206,7 +206,7 @@ def test_weights_that_give_no_number(backend, field, boxes, folder):
     with torch.no_grad():
         network.trunk.mean.fill_(-3e38)
         network.trunk.std.fill_(1e-30)
-    predictor = RegionPredictor(network, torch.device("cpu"), "fp32", RegionInput(patch=64))
+    predictor = RegionPredictor(network, torch.device("cpu"), "fp32", RegionInput(patch=40))
     plan = LabelRegionsPlan(
         LabelRegionsRequest(MemoryImage(field.image), tuple(boxes[:2]), str(path))
     )
