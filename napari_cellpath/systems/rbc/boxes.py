@@ -50,6 +50,9 @@ class RegionInput:
         ``stretch`` (the paper's) or ``letterbox``: how the model was trained.
     score
         Detections of at least this score are worth showing.
+    least
+        ``letterbox``: the square shows at least so many pixels of the image a side, so that small
+        cells look small; 0: the longer side fills it.
     scale
         Detector pixels per pixel of the image (of the model's ``mpp``, where both are known):
         by how much images were enlarged when the detector was trained.
@@ -59,6 +62,7 @@ class RegionInput:
     fit: Fit = Fit.STRETCH
     score: float = DETECTION_SCORE
     scale: float = 1.0
+    least: int = 0
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], where: str) -> RegionInput:
@@ -79,13 +83,16 @@ class RegionInput:
             raise ModelError(f"{where}: a detection score of {score} is not between 0 and 1.")
         if not isinstance(scale, int | float) or not 0.1 <= scale <= 10.0:
             raise ModelError(f"{where}: a detector scale of {scale} is not between 0.1 and 10.")
-        return cls(patch, Fit(fit), float(score), float(scale))
+        least = facts.get("least", 0)
+        if not isinstance(least, int) or not 0 <= least <= LARGEST_SIDE:
+            raise ModelError(f"{where}: a least of {least} is no number of pixels.")
+        return cls(patch, Fit(fit), float(score), float(scale), least)
 
     def facts(self) -> dict[str, Any]:
         """What `of` reads, for ``model.json``."""
         return {
             "channels": "RGB", "range": [0, 1], "patch": self.patch, "fit": str(self.fit),
-            "score": self.score, "scale": self.scale,
+            "score": self.score, "scale": self.scale, "least": self.least,
         }  # fmt: skip
 
 
@@ -141,11 +148,14 @@ class Square(NamedTuple):
     width: int
 
 
-def square_of(height: int, width: int, patch: int, fit: Fit) -> Square:
-    """Place a box of ``height`` x ``width`` pixels in a square of side ``patch``."""
+def square_of(height: int, width: int, patch: int, fit: Fit, least: int = 0) -> Square:
+    """Place a box of ``height`` x ``width`` pixels in a square of side ``patch``.
+
+    ``least`` is `RegionInput`'s.
+    """
     if fit is not Fit.LETTERBOX:
         return Square(0, 0, patch, patch)
-    longer = max(height, width)
+    longer = max(height, width, least)
     high, wide = (max(1, (2 * side * patch + longer) // (2 * longer)) for side in (height, width))
     return Square((patch - high) // 2, (patch - wide) // 2, high, wide)
 

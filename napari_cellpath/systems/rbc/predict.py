@@ -154,7 +154,8 @@ class RegionPredictor:
                     continue
                 crop = rgb[box[0] - top : box[2] - top, box[1] - left : box[3] - left]
                 blank = is_blank(crop)
-                patches.append(None if blank else patch_of(crop, self.wanted.patch, fit))
+                size, least = self.wanted.patch, self.wanted.least
+                patches.append(None if blank else patch_of(crop, size, fit, least))
         return patches
 
     def detect(self, payload: DetectPayload, forward: Forward, stop: StopCheck) -> DetectOutput:
