@@ -44,9 +44,7 @@ class BoxTable(ObjectTable):
         (n, 4) boxes of the objects that are about to be appended, None for squares.
     """
 
-    def __init__(
-        self, scheme: Scheme, shape: tuple[int, int], columns: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, scheme: Scheme, shape: tuple[int, int], columns: Mapping[str, Any]) -> None:
         self.side = USUAL_SIDE
         self.next_boxes: NDArray[np.int64] | None = None
         self.shape = shape

@@ -159,11 +159,11 @@ def point_size(image: Image, mpp: float | None, um: float = 4.0) -> float:
     """Diameter of an object's point in image pixels: it marks the object, it must not hide it.
 
     ``um`` where the scale is known (a squamous nucleus measures 6 to 15), else a fortieth of
-    the image's shorter side within 6 to 40 pixels.
+    the image's shorter side within 6 to 40 pixels, less where ``um`` is less.
     """
     if mpp is not None:
         return float(np.clip(um / mpp, 3.0, 80.0))
-    return float(np.clip(min(image_shape(image)) / 40.0, 6.0, 40.0))
+    return float(np.clip(min(image_shape(image)) / 40.0 * min(1.0, um / 4.0), 6.0, 40.0))
 
 
 def image_facts(image: Image, role: Role, **more: Any) -> dict[str, Any]:
@@ -220,13 +220,13 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
     return create_points_layer(image, Role.NUCLEI, System.DEEPPAP, "nuclei", mpp=mpp)
 
 
-def create_complete_layer(image: Image) -> Shapes:
+def create_complete_layer(image: Image, system: System = System.DEEPPAP) -> Shapes:
     """Empty layer of *Complete here* rectangles for an image, not yet in a viewer."""
     image_shape(image)
     return Shapes(
         ndim=2,
         name=f"complete here · {image.name}",
-        metadata=image_facts(image, Role.COMPLETE),
+        metadata=image_facts(image, Role.COMPLETE, system=str(system)),
         face_color="transparent",
         edge_color=COMPLETE_COLOUR,
         edge_width=max(1.0, min(image_shape(image)) / 400),
@@ -234,12 +234,15 @@ def create_complete_layer(image: Image) -> Shapes:
     )
 
 
-def complete_layer_of(image: Image, layers: Iterable[Layer]) -> Shapes | None:
-    """The *Complete here* layer of an image, or None."""
+def complete_layer_of(
+    image: Image, layers: Iterable[Layer], system: System = System.DEEPPAP
+) -> Shapes | None:
+    """The *Complete here* layer of an image and a system, or None."""
     link = facts_of(image).get("link")
     for layer in layers:
         facts = facts_of(layer)
         ours = isinstance(layer, Shapes) and facts.get("role") == Role.COMPLETE
+        ours = ours and facts.get("system", System.DEEPPAP) == system
         if ours and link and facts.get("image_link") == link:
             return layer
     return None

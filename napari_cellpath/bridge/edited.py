@@ -56,6 +56,7 @@ def create_edited_layer(image: Image) -> Shapes:
         edge_color=PENDING_COLOUR,
         edge_width=edge_width(image),
         features=_table([], {}),
+        opacity=1.0,
         text=_text(),
         **placing(image),
     )
@@ -188,12 +189,12 @@ class EditedBoxes:
     def _take_new(self, boxes: Sequence[Box | None]) -> None:
         kept = [box for box in boxes if box is not None]
         if len(kept) < len(boxes):
-            self.refused.emit(
-                "A click is no box: press, drag to the opposite corner, let go."
-            )
+            self.refused.emit("A click is no box: press, drag to the opposite corner, let go.")
         on = [box for box in kept if self._meets(box)]
         if len(on) < len(kept):
-            self.refused.emit(f"A box outside '{self.regions.image.name}' is no region; draw on it.")
+            self.refused.emit(
+                f"A box outside '{self.regions.image.name}' is no region; draw on it."
+            )
         if on:
             shown = np.array([self._on_image(box) for box in on], dtype=np.int64)
             new = self.regions.add_boxes(shown)

@@ -13,7 +13,7 @@ from napari_cellpath.bridge.columns import Call, Kept
 from napari_cellpath.bridge.conventions import readings_of, readings_text
 from napari_cellpath.bridge.followed import Gesture
 from napari_cellpath.bridge.objects import ObjectLayer
-from napari_cellpath.core.annotations import Annotation, Prediction, Shape, joined, parted
+from napari_cellpath.core.annotations import CLASSES, Annotation, Prediction, Shape, joined, parted
 from napari_cellpath.core.results import NucleusCall, PatternCall, RegionCall
 from napari_cellpath.core.vocabulary import ABNORMAL, NORMAL, System
 from napari_cellpath.project import Event, Kind, Project
@@ -27,10 +27,6 @@ _KINDS = {
     Gesture.SEEN: Kind.SEE,
     Gesture.READ: Kind.READ,
 }
-
-
-CLASSES = ": "
-"""Between the classes of a prediction of several, as QuPath names derived classes."""
 
 
 class ObjectRecorder:
@@ -177,9 +173,8 @@ class ObjectRecorder:
         if isinstance(call, RegionCall):
             # What it holds is the class; whether that is abnormal, score and threshold tell.
             facts |= {"label": CLASSES.join(call.labels), "threshold": call.abnormal_threshold}
-        elif isinstance(call, PatternCall):
-            if call.calibrated and finite:
-                facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
+        elif isinstance(call, PatternCall) and call.calibrated and finite:
+            facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
         return Prediction(**facts)
 
 

@@ -80,7 +80,7 @@ class RedCellTable(BoxTable):
 
     def take_numbers(self, rows: Sequence[int], calls: Sequence[RegionCall]) -> None:
         """Write how near each call is to another one, and the probability of each type."""
-        self.features["margin"][rows] = [margin_of(call, self._thresholds) for call in calls]
+        self.features["margin"][rows] = [margin_of(call, self.thresholds) for call in calls]
         self.take_probabilities(rows, calls)
 
     def call_from_columns(self, row: int) -> RegionCall:
@@ -92,7 +92,7 @@ class RedCellTable(BoxTable):
             uid=str(self.uids[row]), row=float(at_row), col=float(at_col),
             labels=parted(str(columns["call"][row])),
             probabilities=() if np.isnan(given).any() else given,
-            thresholds=self._thresholds, abnormal=score, abnormal_threshold=threshold,
+            thresholds=self.thresholds, abnormal=score, abnormal_threshold=threshold,
             label="" if np.isnan(score) else ABNORMAL if score > threshold else NORMAL,
             model=str(columns["model"][row]), n_views=int(columns["n_views"][row]),
             precision=str(columns["precision"][row]),
@@ -109,7 +109,8 @@ class RedCellTable(BoxTable):
         return kept
 
     @property
-    def _thresholds(self) -> tuple[float, ...]:
+    def thresholds(self) -> tuple[float, ...]:
+        """Above which the model says that a type is there; a half each where it is not known."""
         scheme = self.scheme
         known = scheme.thresholds if isinstance(scheme, RegionScheme) else ()
         return known or (0.5,) * len(scheme.classes)
@@ -297,3 +298,9 @@ def verdict_colours(table: RedCellTable, rows: Rows) -> NDArray[np.float64]:
     )
     codes = np.where(table.outside[rows], -1, table.call_code[rows])
     return appearance.paled(table, rows, palette[codes])
+
+
+def tint_of(table: RedCellTable, row: int) -> str:
+    """The colour of one region's verdict; empty without one."""
+    code = int(table.call_code[row])
+    return "" if code < 0 else list(VERDICT_COLOURS.values())[code]

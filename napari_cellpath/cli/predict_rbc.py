@@ -13,7 +13,7 @@ import typer
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
 from napari_cellpath.cli.running import check_names, rows_of_images, run
-from napari_cellpath.core.annotations import Annotation, ImageFacts, Prediction, Shape, joined
+from napari_cellpath.core.annotations import CLASSES, Annotation, ImageFacts, Prediction, Shape
 from napari_cellpath.core.box_table import read_boxes
 from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.region_summary import summarise_regions
@@ -247,7 +247,7 @@ def _write_geojson(
             Annotation(
                 new_uid(), facts.key, System.RBC, Shape.BOX, edges, id=box.uid,
                 prediction=Prediction(
-                    joined(call.labels), call.abnormal if call.label else None,
+                    CLASSES.join(call.labels), call.abnormal if call.label else None,
                     n_views=call.n_views, threshold=call.abnormal_threshold, model=call.model,
                     probabilities=tuple(zip(names, call.probabilities, strict=True))
                     if call.label else (),

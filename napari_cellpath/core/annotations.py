@@ -45,6 +45,10 @@ def joined(labels: Iterable[str]) -> str:
     return JOINED.join(labels)
 
 
+CLASSES = ": "
+"""Between the classes of one prediction, as QuPath names derived classes."""
+
+
 def parted(text: str) -> tuple[str, ...]:
     """Inverse of `joined`; spaces and empty parts do not count."""
     return tuple(part for part in (p.strip() for p in text.split(JOINED.strip())) if part)

@@ -28,17 +28,19 @@ class Areas:
         self._actions = actions
         self.recorders: dict[Shapes, BoxRecorder] = {}
 
-    def ready(self, viewer: Any, image: Image, project: Project, source: Source) -> Shapes:
-        """The image's layer, made and recorded if it is not yet.
+    def ready(
+        self, viewer: Any, image: Image, project: Project, source: Source, system: System
+    ) -> Shapes:
+        """The image's layer of a system, made and recorded if it is not yet.
 
         Raises
         ------
         CellpathError
             The image is not one 2-D plane.
         """
-        layer = conventions.complete_layer_of(image, viewer.layers)
+        layer = conventions.complete_layer_of(image, viewer.layers, system)
         if layer is None:
-            layer = conventions.create_complete_layer(image)
+            layer = conventions.create_complete_layer(image, system)
             viewer.add_layer(layer)
         if layer not in self.recorders:
             self.record(layer, project, source.key)
@@ -46,20 +48,26 @@ class Areas:
             viewer.layers.events.removed.connect(self._on_removed)
         return layer
 
-    def show(self, viewer: Any, image: Image, project: Project, source: Source) -> None:
-        """Draw the rectangles that the project holds of an image, if there are any."""
-        there = conventions.complete_layer_of(image, viewer.layers) is not None
+    def show(
+        self, viewer: Any, image: Image, project: Project, source: Source, system: System
+    ) -> None:
+        """Draw a system's rectangles that the project holds of an image, if there are any."""
+        there = conventions.complete_layer_of(image, viewer.layers, system) is not None
         if there or not any(
-            o["image"] == source.key and o.get("complete") for o in project.state.objects.values()
+            o["image"] == source.key
+            and o.get("complete")
+            and o.get("system", System.DEEPPAP) == system
+            for o in project.state.objects.values()
         ):
             return
         active = viewer.layers.selection.active
-        self.ready(viewer, image, project, source)
+        self.ready(viewer, image, project, source, system)
         viewer.layers.selection.active = active
 
     def record(self, layer: Shapes, project: Project, image: str) -> None:
         """Keep a layer and a project the same from now on."""
-        self.recorders[layer] = BoxRecorder(layer, project, image, System.DEEPPAP, complete=True)
+        system = System(conventions.facts_of(layer).get("system", System.DEEPPAP))
+        self.recorders[layer] = BoxRecorder(layer, project, image, system, complete=True)
 
     def drop(self) -> dict[Shapes, str]:
         """Record no more; returns the layers and the keys of their images."""

@@ -15,6 +15,8 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_cellpath.bridge import conventions
+from napari_cellpath.bridge.kinds import NUCLEI
+from napari_cellpath.bridge.kinds import Kind as ObjectKind
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.recording import ObjectRecorder
 from napari_cellpath.bridge.sources import Source
@@ -162,15 +164,17 @@ class Keeper:
             self.told.emit("error", str(error))
         self.changed.emit()
 
-    def mark_complete(self, viewer: Any, image: Image, source: Source | None) -> None:
-        """Let the user draw rectangles in which everything is marked."""
+    def mark_complete(
+        self, viewer: Any, image: Image, source: Source | None, kind: ObjectKind = NUCLEI
+    ) -> None:
+        """Let the user draw rectangles in which everything of a kind is marked."""
         project = self._ready()
         if project is None or source is None or not source.key:
             self.told.emit("warning", f"'{image.name}' is still being read; try again.")
             return
         try:
             _know(project, source, conventions.image_shape(image))
-            layer = self._areas.ready(viewer, image, project, source)
+            layer = self._areas.ready(viewer, image, project, source, kind.system)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
@@ -178,14 +182,14 @@ class Keeper:
         layer.mode = "add_rectangle"
         self.told.emit(
             "info",
-            "Draw rectangles in which every nucleus is marked: what is unmarked there counts as "
-            "no nucleus.",
+            f"Draw rectangles in which every {kind.one} is marked: what is unmarked there counts "
+            f"as no {kind.one}.",
         )
 
-    def show_areas(self, viewer: Any, image: Image, source: Source | None) -> None:
-        """Draw the rectangles that the project holds of an image, if there are any."""
+    def show_areas(self, viewer: Any, image: Image, source: Source | None, system: System) -> None:
+        """Draw a system's rectangles that the project holds of an image, if there are any."""
         if self.project is not None and source is not None:
-            self._areas.show(viewer, image, self.project, source)
+            self._areas.show(viewer, image, self.project, source, system)
 
     def _begin(self) -> None:
         if self._refused:

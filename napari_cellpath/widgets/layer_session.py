@@ -240,7 +240,7 @@ class LayerSession:
         for objects in self._held.values():
             if objects.image is image:
                 self.keeper.watch(objects, source)
-        self.keeper.show_areas(self.viewer, image, source)
+        self.keeper.show_areas(self.viewer, image, source, self.kind.system)
         if image is self.image:
             self.subject_changed.emit()
 

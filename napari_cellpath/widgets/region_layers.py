@@ -26,7 +26,7 @@ from napari_cellpath.bridge.timing import timed
 from napari_cellpath.bridge.truth import MISSED, RIGHT, WRONG, Judged, Truth
 from napari_cellpath.widgets import keys
 
-SOON, AT_LAST = 30, 2000  # ms
+SOON, AT_LAST = 30, 1500  # ms
 SHARE = 0.3  # of the main thread's time, at most, for outlines
 STILL = 4  # pixels the mouse may move in a click
 NEAR = 4.0  # screen pixels beside a box that still count as on it
@@ -135,7 +135,7 @@ class RegionLayers:
             layer = create_edited_layer(regions.image)
             self._insert(layer, len(self.viewer.layers))
         edited = self._edited[regions] = EditedBoxes(layer, regions)
-        edited.drawn.connect(self.selected.emit)
+        edited.drawn.connect(lambda uids: self.selected.emit(uids))
         edited.refused.connect(lambda text: self.told.emit("info", text))
         edited.doubted.connect(self.show_soon)
         layer.events.mode.connect(self._on_mode)
@@ -238,7 +238,7 @@ class RegionLayers:
                 chosen = []
             if chosen or regions in self._edited:
                 self.edited(regions).show(chosen)
-        self.draw_soon()
+        self.draw_now()
 
     # Outlines.
 

@@ -74,7 +74,7 @@ class RegionSession(ObjectSession):
         self.shown: RegionLayers | None = None
         super().__init__(viewer, backend, method)
         self.shown = RegionLayers(self.viewer, self._actions, self._coming, self._beside)
-        self.shown.told.connect(self.told.emit)
+        self.shown.told.connect(lambda severity, text: self.told.emit(severity, text))
         self.shown.selected.connect(self.select)
         self.shown.mode_changed.connect(lambda: self.clicking_changed.emit(self.clicking))
         for objects in self._held.values():
@@ -332,10 +332,12 @@ class RegionSession(ObjectSession):
 
     def summary_reader(self) -> Callable[[], Any]:
         """What gives the slide's counts; see `napari_cellpath.core.region_summary`."""
-        return region_export.summary_of(self.cells)
+        if self.cells is None:
+            return lambda: None
+        return region_export.summary_of(self.cells, self.image_name())
 
     def export_csv(self, path: str) -> int:
-        """Write the regions, as CSV or GeoJSON by the ending; returns how many.
+        """Write the current regions and their slide's counts; returns how many regions.
 
         Raises
         ------
