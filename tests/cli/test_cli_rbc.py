@@ -114,7 +114,11 @@ def test_score_overlap_and_region(run):
     assert 0 < len(apart) < len(everything)
     part = run("--score", 0.05, "--overlap", 0.9, "--region", 0, 0, 120, 320)[1]
     inside = [r for r in everything if int(r["row0"]) + int(r["row1"]) < 240]
-    assert [r["p_Oval"] for r in part] == [r["p_Oval"] for r in inside]
+    for column in ("row0", "col1", "detection", "labels", "abnormal", "flags"):
+        assert [r[column] for r in part] == [r[column] for r in inside]
+    ours, theirs = ([float(r["p_Oval"] or -1) for r in rows] for rows in (part, inside))
+    assert ours == pytest.approx(theirs, abs=1e-12)
+    assert max(ours) > 0
 
 
 def test_nothing_found_writes_a_header(run, field):
@@ -136,7 +140,9 @@ def test_masks_give_boxes(run, field, truth):
 def test_several_images(run, field, truth):
     """Boxes find their image by name; each image has its own counts."""
     Image.fromarray(truth.image[:, ::-1]).save(field / "g.png")
-    lines = ["image,row0,col0,row1,col1", "g.png,10,10,60,60", "f.png,10,10,60,60"]
+    row0, col0, row1, col1 = truth.boxes[0].tolist()
+    lines = ["image,row0,col0,row1,col1", f"g.png,{row0},{320 - col1},{row1},{320 - col0}"]
+    lines.append(f"f.png,{row0},{col0},{row1},{col1}")
     (field / "two.csv").write_text("\n".join(lines))
     _, rows, summary = run("--boxes", field / "two.csv", image=["f.png", "g.png"])
     assert [(r["image"], r["id"]) for r in rows] == [("f.png", "1"), ("g.png", "0")]

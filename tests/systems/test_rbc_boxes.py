@@ -10,6 +10,7 @@ from torchvision.ops import nms
 from napari_cellpath.core.errors import ModelError, OutsideImageError
 from napari_cellpath.core.requests import CellBox
 from napari_cellpath.core.vocabulary import Fit
+from napari_cellpath.samples import smear_field
 from napari_cellpath.systems.rbc.boxes import (
     RegionInput,
     boxes_of_mask,
@@ -122,13 +123,18 @@ def test_a_patch_is_its_pixels():
 
 
 def test_nothing_to_be_seen():
-    """A flat box is blank, whatever its colour; one grey level of noise does not change that."""
-    flat = np.full((20, 20, 3), (150, 160, 170), np.uint8)
-    assert is_blank(flat)
-    flat[3, 4] += 1
-    assert is_blank(flat)
-    flat[3, 4, 1] += 1
-    assert not is_blank(flat)
+    """Glass is blank, with its noise and its lamp; the palest cell on it is not."""
+    flat = np.full((40, 40, 3), (150.0, 160.0, 170.0))
+    noise = np.random.default_rng(0).normal(0, 4, flat.shape)
+    lamp = np.linspace(-2, 2, 40)[:, None]
+    glass = flat + noise + lamp
+    assert is_blank(flat.astype(np.uint8))
+    assert is_blank(np.rint(glass).astype(np.uint8))
+    glass[8:32, 8:32, 1] -= 15
+    assert not is_blank(np.rint(glass).astype(np.uint8))
+    assert is_blank(np.zeros((2, 30, 3), np.uint8))
+    field = smear_field()
+    assert not any(is_blank(field.image[b[0] : b[2], b[1] : b[3]]) for b in field.boxes)
 
 
 def test_overlap():

@@ -137,6 +137,7 @@ def test_what_cannot_be_told_is_said(backend, field, model):
     """Blank, tiny, cut by the edge, stretched, without a type: flagged; no number is made up."""
     image = field.image.copy()
     image[300:340, 100:150] = (150, 160, 170)
+    image[:30, 55:85] = image[105:125, 30:100] = (90, 80, 120)
     asked = {
         "blank": CellBox(305, 105, 335, 145),
         "tiny": CellBox(10, 10, 14, 40),
@@ -169,9 +170,12 @@ def test_a_region_of_no_type_says_so(backend, field, boxes, folder):
 
 def test_a_box_partly_outside_is_its_part_inside(backend, field, model):
     """Nothing is invented beyond the edge: the clipped box gives the same numbers."""
+    image = field.image.copy()
+    image[:40, :50] = (90, 80, 120)
     over, inside = CellBox(-30, -20, 60, 70), CellBox(0, 0, 60, 70)
-    a, b = (labelled(backend, field.image, [box], model)[0] for box in (over, inside))
+    a, b = (labelled(backend, image, [box], model)[0] for box in (over, inside))
     assert a.probabilities == b.probabilities
+    assert len(a.probabilities) == 6
 
 
 @pytest.mark.parametrize("wrong", [(5, 5, 5, 9), (9, 5, 5, 9), (900, 5, 920, 9)])
