@@ -50,6 +50,21 @@ HEP2: dict[str, dict[str, Any]] = {
     },
 }
 """The same for HEp-2."""
+RBC: dict[str, dict[str, Any]] = {
+    "fast": {
+        "finetune": {"method": "head"},
+        "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
+        "epochs": 30,
+        "batch": 32,
+    },
+    "thorough": {
+        "finetune": {"method": "full"},
+        "optimiser": {"lr_trunk": 5e-5, "lr_head": 5e-4, "ema": 0.9},
+        "epochs": 10,
+        "batch": 16,
+    },
+}
+"""The same for RBC; the booster is fitted again in both."""
 
 
 def finetune_recipe(

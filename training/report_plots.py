@@ -22,7 +22,7 @@ def draw_comparison(out: Path, cells: Frozen, parent: Candidate, child: Candidat
     """
     models = (("parent", parent), ("child", child))
     written = []
-    if not cells.only_kind:
+    if cells.both_kinds:
         _draw_roc(out / "roc.png", cells, models)
         _draw_reliability(out / "reliability.png", cells, models)
         written += ["roc.png", "reliability.png"]
@@ -82,11 +82,11 @@ def _draw_reliability(path: Path, cells: Frozen, models: tuple[tuple[str, Candid
 
 
 def _draw_confusion(path: Path, cells: Frozen, models: tuple[tuple[str, Candidate], ...]) -> None:
-    names = [c.name for c in cells.classes]
+    names = cells.tables(models[0][1])[1]
     side = 2.2 + 0.5 * len(names)
     figure, axes = _axes(2, figsize=(2 * side + 1, side), sharey=True)
     for axis, (name, model) in zip(axes, models, strict=True):
-        table = m.confusion(cells.targets, cells.calls(model), len(names))
+        table, _ = cells.tables(model)
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         confusion_axes(axis, share, table.tolist(), names)
         axis.set(title=f"{name} ({model.label})")

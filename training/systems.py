@@ -67,6 +67,15 @@ SYSTEMS: Mapping[System, TrainingEntry] = {
         presets="training.presets:HEP2",
         layout="hep2",
     ),
+    System.RBC: TrainingEntry(
+        recipe="training.rbc.recipe:RbcRecipe",
+        run="training.rbc.run:run_rbc",
+        kit="training.rbc.finetune:RbcKit",
+        blank="training.rbc.run:blank_run",
+        evaluate="training.rbc.evaluation:evaluate_rbc",
+        presets="training.presets:RBC",
+        layout="chula",
+    ),
 }
 
 PROTOCOLS: Mapping[str, str] = {
@@ -76,6 +85,7 @@ PROTOCOLS: Mapping[str, str] = {
     "hemlbc": "training.protocols:reproduce",
     "hep2-loso": "training.hep2.protocols:reproduce",
     "hep2-kfold": "training.hep2.protocols:reproduce",
+    "rbc": "training.rbc.protocol:reproduce",
 }
 """Protocol to what runs it."""
 

@@ -76,6 +76,8 @@ class Trainer(ABC, Generic[R]):
     log: ProgressLog = field(default_factory=ProgressLog, kw_only=True)
     origin: str = field(default="", init=False)
     seconds_per_epoch: list[float] = field(default_factory=list, init=False)
+    further_seconds: float = field(default=0.0, init=False)
+    """Of what a run trains beside this network."""
 
     @property
     @abstractmethod
@@ -140,12 +142,14 @@ class Trainer(ABC, Generic[R]):
         each_epoch: Callable[[Learner, int], None] | None = None,
         epochs: int = 0,
         start_from: dict[str, Tensor] | None = None,
+        enough: Callable[[list[Metrics]], bool] | None = None,
     ) -> tuple[Any, Fit]:
         """Train one network on ``rows``; return it in evaluation mode, and the finished fit.
 
         ``epochs`` 0 takes the recipe's; ``start_from`` is a state of the whole training
         network, instead of the recipe's initial weights. ``each_epoch`` is given what is to be
-        kept so far and the number of the epoch, from 1, before its checkpoint is made.
+        kept so far and the number of the epoch, from 1, before its checkpoint is made. ``enough``
+        is `Fit`'s.
 
         Raises
         ------
@@ -195,6 +199,7 @@ class Trainer(ABC, Generic[R]):
             clip_norm=self.recipe.optimiser.clip_norm,
             on_epoch=on_epoch,
             should_stop=self.should_stop,
+            enough=enough,
         )
         result = run.run(resume)
         assert isinstance(result, Learner)  # what went in  # noqa: S101

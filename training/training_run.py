@@ -173,7 +173,7 @@ class TrainingRun(ABC, Generic[R]):
             self.say("Not calibrated: no folds were trained for validation.")
         info = self.info(calibration, measured, history)
         written = save_model(
-            folder, info, network_arrays(network, half), self.card(info), self.features(network)
+            folder, info, self.arrays(network, half), self.card(info), self.features(network)
         )
         self.trainer.log.write("done")
         record = {
@@ -239,6 +239,10 @@ class TrainingRun(ABC, Generic[R]):
         network.load_state_dict(before)
         self.say(f"weights stored as float32: rounding would move a measure by {moved:.4f}")
         return False
+
+    def arrays(self, network: Any, half: bool) -> dict[str, NDArray[Any]]:
+        """What ``model.safetensors`` will hold."""
+        return network_arrays(network, half)
 
     @abstractmethod
     def score_fold(self, network: Any, rows: Rows) -> Pooled:

@@ -35,7 +35,7 @@ def reproduce(
         str,
         typer.Argument(
             help="herlev, herlev-jitter, herlev-7, hemlbc for your own folder; hep2-loso, "
-            "hep2-kfold."
+            "hep2-kfold; rbc."
         ),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder of labelled cells.")],
@@ -45,7 +45,7 @@ def reproduce(
         typer.Option(
             "--recipe",
             help="Network and settings; default is the starter model's for herlev, the paper's "
-            "for hep2.",
+            "for hep2 and rbc.",
         ),
     ] = None,
     split: Annotated[
@@ -79,6 +79,10 @@ def reproduce(
     curve: Annotated[
         bool, typer.Option("--curve", help="hep2: also learn from shares of the specimens.")
     ] = False,
+    iou: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true; 0.5."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds for all; views and epochs shrink.")
     ] = None,
@@ -96,6 +100,7 @@ def reproduce(
         "sampling": sampling,
         "extra": extra or None,
         "curve": curve or None,
+        "iou": iou,
     }  # what is not asked for is the protocol's to choose, or is not its own at all
     with stopping_on_ctrl_c() as should_stop:
         report = training.reproduce(
@@ -104,7 +109,9 @@ def reproduce(
             on_progress=lambda line: typer.echo(line, err=as_json),
             **{k: v for k, v in options.items() if v is not None},
         )  # fmt: skip
-    words = _words_of_patterns if "mca" in report else _words
+    words = (
+        _words_of_patterns if "mca" in report else _words_of_regions if "models" in report else _words
+    )
     typer.echo(json.dumps(report) if as_json else f"{words(report)}\nWritten to {out}.")
 
 
@@ -118,6 +125,37 @@ def _words_of_patterns(report: dict[str, Any]) -> str:
         f"{report['n']} cells, accuracy {100 * report['accuracy']:.2f} %\nthe paper: {paper}"
         + (f"\n{report['warning']}" if report["warning"] else "")
     )
+
+
+def _words_of_regions(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['protocol']}: {report['trunk']}, {report['folds_run']} of {report['folds']} folds, "
+        f"{report['epochs']} of {report['asked_epochs']} epochs, {report['regions']} regions, "
+        f"{report['multi']} of several cells"
+    ]
+    for name, measured in report["models"].items():
+        paper = report["paper"].get(name)
+        lines.append(
+            f"model {name}: exact match {measured['exact_match']} {measured['exact_match_interval']}, "
+            f"Hamming loss {measured['hamming']}, macro AUC {measured['macro_auc']} on "
+            f"{measured['n']} regions"
+            + (f"; the paper's exact match {paper['exact_match']}" if paper else "")
+        )
+    lines.append(
+        f"abnormal: booster {report['booster']['accuracy']} "
+        f"{report['booster']['accuracy_interval']}, largest probability "
+        f"{report['max_rule']['accuracy']}, always abnormal {report['always_abnormal']}; the "
+        f"paper's booster {report['paper']['booster_accuracy']}"
+    )
+    if report["detector"]:
+        for truth in ("cells", "regions"):
+            found = report["detector"][truth]
+            lines.append(
+                f"detector, {truth}: AP {found['ap']} {found['ap_interval']} at {found['iou']}, a "
+                f"watershed alone {found['watershed']['ap']}; the paper "
+                f"{report['paper']['detector_ap']} at an overlap it does not state"
+            )
+    return "\n".join(lines)
 
 
 def _words(report: dict[str, Any]) -> str:

@@ -128,6 +128,9 @@ def evaluate(
     channel: Annotated[
         Channel, typer.Option(help="hep2: which plane of a colour image is looked at.")
     ] = Channel.GREEN,
+    iou: Annotated[
+        float, typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true.")
+    ] = 0.5,
     device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
     as_json: o.JsonOption = False,
@@ -139,6 +142,8 @@ def evaluate(
     looks: dict[str, Any]
     if system is System.HEP2:
         looks = {"average": average, "channel": channel}
+    elif system is System.RBC:
+        looks = {"iou": iou}
     else:
         looks = {
             "preset": views, "jitter": jitter, "border": border, "threshold": threshold,

@@ -309,6 +309,10 @@ class LabelledData:
         Objects with at least one label, in order of image and position.
     parts
         Part of each group.
+    boxes
+        Boxes of this system, labelled or not.
+    complete
+        Rectangles in which every object of it is marked, whatever its class.
     """
 
     name: str
@@ -316,3 +320,5 @@ class LabelledData:
     images: Mapping[str, ImageFacts]
     annotations: tuple[Annotation, ...]
     parts: Mapping[str, Part] = field(default_factory=dict)
+    boxes: tuple[Annotation, ...] = ()
+    complete: tuple[Annotation, ...] = ()

@@ -12,7 +12,7 @@ from napari_cellpath.core.vocabulary import Fit
 from napari_cellpath.systems.rbc.boxes import square_of
 
 
-def patch_of(crop: NDArray[np.uint8], patch: int, fit: Fit = Fit.STRETCH) -> Tensor:
+def patch_of(crop: NDArray[np.uint8], patch: int, fit: Fit = Fit.STRETCH, least: int = 0) -> Tensor:
     """A box's pixels as the trunk takes them.
 
     Parameters
@@ -24,13 +24,15 @@ def patch_of(crop: NDArray[np.uint8], patch: int, fit: Fit = Fit.STRETCH) -> Ten
     fit
         ``stretch`` scales the sides apart (the paper's); ``letterbox`` keeps their proportions and
         fills the rest with the median colour along the crop's edge.
+    least
+        ``letterbox``: the square shows at least so many pixels of the image a side.
 
     Returns
     -------
     Tensor
         (3, patch, patch) float32 in 0..1: bilinear, averaging where it shrinks.
     """
-    place = square_of(crop.shape[0], crop.shape[1], patch, fit)
+    place = square_of(crop.shape[0], crop.shape[1], patch, fit, least)
     pixels = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None].float() / 255
     size = (place.height, place.width)
     if pixels.shape[2:] != size:
