@@ -66,7 +66,7 @@ def write_region_model(folder: Path, seed: int = 0, **overrides) -> Path:
             "system": System.RBC,
             "arguments": {
                 "detector": "squeezenet-fpn",
-                "detector_arguments": {"channels": 8, "representation": 16, "proposals": 40},
+                "detector_arguments": {"channels": 8, "representation": 16, "proposals": 24},
                 "trunk": "squeezenet-features",
                 "hidden": 8,
             },
@@ -74,7 +74,7 @@ def write_region_model(folder: Path, seed: int = 0, **overrides) -> Path:
                 ClassInfo(name=name, colour=CLASS_COLOURS[i], abnormal=i > 0)
                 for i, name in enumerate(RBC_TYPES)
             ),
-            "input": {"patch": 64, "fit": "stretch", "score": 0.5, "scale": 1.0},
+            "input": {"patch": 40, "fit": "stretch", "score": 0.5, "scale": 1.0},
             "mpp": None,
             "beside": small_booster().tensors(),
         }

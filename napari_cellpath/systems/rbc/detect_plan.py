@@ -43,6 +43,9 @@ MARGIN = 256
 """Round it: a region of as many pixels is whole in one tile at least."""
 SLACK = 16
 """A middle this far beyond the core is kept too: two tiles place it a few pixels apart."""
+REACH = 96
+"""What lies this far outside the region asked for is found too: it may overlap, and so drop, what
+lies inside. A part finds what the whole finds."""
 LOOSE_OVERLAP = 0.9
 """The worker drops only what overlaps more: the rest is for `DetectRegionsRequest.overlap`, and
 for sliders that act on what came back."""
@@ -71,6 +74,14 @@ class DetectOutput:
 
     boxes: NDArray[np.int64]
     scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A look and the core of its tile, which the plan keeps the detections of."""
+
+    look: DetectPayload
+    core: Box
 
 
 class DetectRegionsPlan:
@@ -107,14 +118,8 @@ class DetectRegionsPlan:
         if self.whole:
             return [(0, 0, *self._shape)]
         core = max(1, round(CORE / self._scale))
-        slack = self._pixels(SLACK)
-        top, left, bottom, right = self._region
-        reach = (
-            max(0, top - slack), max(0, left - slack),
-            min(self._shape[0], bottom + slack), min(self._shape[1], right + slack),
-        )  # fmt: skip
-        whole = cores_of((0, 0, *self._shape), core)
-        return [tile for tile in whole if _meet(tile, reach)]
+        reach = window_round(self._region, self._pixels(REACH), 1, self._shape)
+        return [tile for tile in cores_of((0, 0, *self._shape), core) if _meet(tile, reach)]
 
     def _pixels(self, detector_pixels: int) -> int:
         return max(1, round(detector_pixels / self._scale))
@@ -136,12 +141,11 @@ class DetectRegionsPlan:
         self._done += 1
         slack = 0 if self.whole else self._pixels(SLACK)
         kept = _owned(output.boxes, task.payload.core, slack)
-        kept &= _owned(output.boxes, self._region, 0)
         kept &= output.scores >= max(self.request.score, DETECTION_FLOOR)
         boxes, scores = output.boxes[kept], output.scores[kept]
         self._boxes = np.concatenate([self._boxes, boxes])
         self._scores = np.concatenate([self._scores, scores])
-        return _regions(boxes, scores, self.request.overlap)
+        return self._regions(boxes, scores)
 
     @property
     def finished(self) -> bool:
@@ -155,15 +159,16 @@ class DetectRegionsPlan:
 
     def results(self) -> list[FoundRegion]:
         """All regions so far, by row, then column, whatever came first."""
-        return _regions(self._boxes, self._scores, self.request.overlap)
+        return self._regions(self._boxes, self._scores)
 
-
-@dataclass(frozen=True, eq=False)
-class Look:
-    """A payload and the core that the plan keeps the detections of."""
-
-    look: DetectPayload
-    core: Box
+    def _regions(self, boxes: NDArray[np.int64], scores: NDArray[np.float64]) -> list[FoundRegion]:
+        kept = suppress(boxes, scores, self.request.overlap)
+        kept = kept[_owned(boxes[kept], self._region, 0)]
+        ordered = kept[np.lexsort(boxes[kept].T[::-1])]
+        return [
+            FoundRegion((edges[0], edges[1], edges[2], edges[3]), score)
+            for edges, score in zip(boxes[ordered].tolist(), scores[ordered].tolist(), strict=True)
+        ]
 
 
 def has_detector(architecture: str, arguments: dict[str, object]) -> bool:
@@ -180,14 +185,3 @@ def _owned(boxes: NDArray[np.int64], core: Box, slack: int) -> NDArray[np.bool_]
     twice = boxes[:, :2] + boxes[:, 2:]  # twice the middle: whole numbers
     low, high = 2 * (np.array(core[:2]) - slack), 2 * (np.array(core[2:]) + slack)
     return np.asarray(((twice >= low) & (twice < high)).all(axis=1))
-
-
-def _regions(
-    boxes: NDArray[np.int64], scores: NDArray[np.float64], overlap: float
-) -> list[FoundRegion]:
-    kept = suppress(boxes, scores, overlap)
-    ordered = kept[np.lexsort((*boxes[kept].T[::-1],))]
-    return [
-        FoundRegion((edges[0], edges[1], edges[2], edges[3]), score)
-        for edges, score in zip(boxes[ordered].tolist(), scores[ordered].tolist(), strict=True)
-    ]

@@ -106,25 +106,29 @@ class RegionPredictor:
 
     def judge(self, payload: LabelPayload, forward: Forward, stop: StopCheck) -> LabelOutput:
         """Probabilities of a task's boxes; blank ones are not asked about."""
-        features = self.describe(payload, forward, stop)
+        features, blank = self._described(payload, forward, stop)
         with torch.inference_mode():
             probabilities = self.heads.probabilities(torch.from_numpy(features).double()).numpy()
-        blank = np.asarray(np.isnan(features).all(axis=1))
         return LabelOutput(probabilities, blank, self.precision)
 
     def describe(
         self, payload: LabelPayload, forward: Forward, stop: StopCheck
     ) -> NDArray[np.float32]:
         """Trunk features (n boxes, d); NaN in the rows of blank ones."""
+        return self._described(payload, forward, stop)[0]
+
+    def _described(
+        self, payload: LabelPayload, forward: Forward, stop: StopCheck
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         patches = self.cut(payload)
         if stop():
             raise JobCancelledError("The job was cancelled.")
-        there = np.array([patch is not None for patch in patches])
+        blank = np.array([patch is None for patch in patches], bool)
         features = np.full((len(patches), self.trunk.n_features), np.nan, np.float32)
         seen = [patch for patch in patches if patch is not None]
         if seen:
-            features[there] = self._features(seen, forward, stop)
-        return features
+            features[~blank] = self._features(seen, forward, stop)
+        return features, blank
 
     def _features(
         self, patches: list[Tensor], forward: Forward, stop: StopCheck
