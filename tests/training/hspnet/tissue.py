@@ -85,9 +85,10 @@ def recipe_content(folder: Path, **changes: Any) -> dict[str, Any]:
         "crops": {"side": TILE, "stride": 32, "foreground": 0.1, "per_epoch": 8},
         "tiles": {"stride": 32},
         "optimiser": {
-            "name": "adamw", "lr_trunk": 0.002, "lr_head": 0.004, "clip_norm": 2.0, "ema": 0.5,
+            "name": "adamw", "lr_trunk": 0.001, "lr_head": 0.01, "clip_norm": 2.0, "ema": 0.0,
         },
         "schedule": {"each": "step"},
+        "balance": 0.7,
         "epochs": 1,
         "batch": 4,
         "threads": 1,
