@@ -17,12 +17,15 @@ _TASKS = {
     System.DEEPPAP: "Scores one cervical cell from a coarse nucleus centre",
     System.HEP2: "Tells the staining pattern of one HEp-2 cell",
     System.HSPNET: "Tells the class of each pixel of a stained section",
+    System.RBC: "Tells which types of red cells a region of a blood smear holds",
 }
 _MEASURES = {
     "dice": "mean Dice (95 %)",
     "foreground_dice": "Dice of tissue against the rest (95 %)",
     "mca": "mean class accuracy (95 %)",
     "accuracy": "accuracy (95 %)",
+    "exact_match": "exact match (95 %)",
+    "macro_auc": "macro AUC (95 %)",
     "auc": "AUC (95 %)",
     "sensitivity": "sensitivity",
     "specificity": "specificity",

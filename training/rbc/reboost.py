@@ -97,16 +97,31 @@ def _out_of_fold(
         targets.append(taught.shipped["targets"])
         judged.append(taught.shipped["verdicts"])
         groups += [f"of the parent: {g}" for g in taught.shipped["groups"]]
-    x = torch.from_numpy(np.concatenate(features))
-    y = torch.from_numpy(np.concatenate(targets).astype(np.int8))
-    fold_of = _deal(groups, recipe.booster.folds, recipe.seed)
-    given = np.full(tuple(y.shape), np.nan)
+    y = np.concatenate(targets).astype(np.int8)
+    given = out_of_fold(
+        head, np.concatenate(features), y, groups, recipe.booster.folds, recipe.seed
+    )
+    return given, np.concatenate(judged).astype(np.int8), groups
+
+
+def out_of_fold(
+    like: LabelHeads,
+    features: NDArray[np.float32],
+    targets: NDArray[np.int8],
+    groups: list[str],
+    folds: int,
+    seed: int,
+) -> NDArray[np.float64]:
+    """Probabilities (n, n_types) of each row by heads that were not fitted to its group."""
+    x, y = torch.from_numpy(features), torch.from_numpy(targets)
+    fold_of = _deal(groups, folds, seed)
+    given = np.full(targets.shape, np.nan)
     for fold in np.unique(fold_of):
         held = fold_of == fold
-        fitted = fit_heads(head, x[~held], y[~held], recipe.seed)
+        fitted = fit_heads(like, x[~held], y[~held], seed)
         with torch.inference_mode():
             given[held] = fitted(x[held]).double().sigmoid().numpy()
-    return given, np.concatenate(judged).astype(np.int8), groups
+    return given
 
 
 def _deal(groups: list[str], folds: int, seed: int) -> NDArray[np.intp]:

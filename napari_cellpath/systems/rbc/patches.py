@@ -12,9 +12,7 @@ from napari_cellpath.core.vocabulary import Fit
 from napari_cellpath.systems.rbc.boxes import square_of
 
 
-def patch_of(
-    crop: NDArray[np.uint8], patch: int, fit: Fit = Fit.STRETCH, least: int = 0
-) -> Tensor:
+def patch_of(crop: NDArray[np.uint8], patch: int, fit: Fit = Fit.STRETCH, least: int = 0) -> Tensor:
     """A box's pixels as the trunk takes them.
 
     Parameters
