@@ -64,3 +64,22 @@ def importance_map(blend: Blend, side: int | tuple[int, int]) -> NDArray[np.floa
         away = np.hypot(rows, cols) / reach
         weights = np.exp(-away) if blend is Blend.EXP else np.cos(np.pi / 2 * away)
     return np.maximum(weights, LEAST_WEIGHT).astype(np.float32)
+
+
+def ramp_map(tile: tuple[int, int], overlap: tuple[int, int]) -> NDArray[np.float32]:
+    """Weights of a preview's super-tile: 1, falling to the border where tiles overlap.
+
+    Two neighbours' ramps are mirror images, so one tile fades into the next.
+
+    Parameters
+    ----------
+    tile
+        Height and width.
+    overlap
+        Rows and columns that neighbours share.
+    """
+    ramps = []
+    for side, shared in zip(tile, overlap, strict=True):
+        away = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5)
+        ramps.append(np.clip(away / max(shared, 1), LEAST_WEIGHT, 1.0))
+    return (ramps[0][:, None] * ramps[1][None, :]).astype(np.float32)
