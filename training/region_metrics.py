@@ -19,8 +19,6 @@ Table = NDArray[np.int64]
 Values = NDArray[np.float64]
 
 ACCURACY_NOTE = "pixel accuracy ('AP' in the paper)"
-CERVICAL = ("background", "normal", "CIN1", "CIN2", "CIN3")
-"""The paper's classes, in the order of their grade."""
 MERGED: Mapping[str, str] = {
     "background": "background", "normal": "normal", "CIN1": "LSIL", "CIN2": "HSIL", "CIN3": "HSIL",
 }  # fmt: skip

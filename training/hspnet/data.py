@@ -24,7 +24,7 @@ from napari_cellpath.core.errors import (
     TableError,
 )
 from napari_cellpath.core.requests import FileImage
-from napari_cellpath.core.vocabulary import CLASS_COLOURS, System
+from napari_cellpath.core.vocabulary import CIN_CLASSES, CIN_COLOURS, CLASS_COLOURS, System
 from napari_cellpath.models import ClassInfo
 from napari_cellpath.project.painted import UNSAID, PaintedData, PaintedImage, painted
 from napari_cellpath.slides.windows import image_shape, read
@@ -57,13 +57,13 @@ GLAS_NOTE = (
     "contest, Medical Image Analysis 35 (2017) 489-502. For research use; cite it. The class of a "
     "gland is the grade of its whole image."
 )
-MTCHI_COLOURS = ((0, 0, 0), (255, 255, 255), (0, 255, 0), (0, 0, 255), (255, 0, 0))
+MTCHI_COLOURS = tuple(
+    tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for colour in CIN_COLOURS
+)
 """The paper's display of its five classes, in their order (papers.md 3.1)."""
 MTCHI_CLASSES = tuple(
-    ClassInfo(name=name, colour=f"#{r:02x}{g:02x}{b:02x}", abnormal=name.startswith("CIN"))
-    for name, (r, g, b) in zip(
-        ("background", "normal", "CIN1", "CIN2", "CIN3"), MTCHI_COLOURS, strict=True
-    )
+    ClassInfo(name=name, colour=colour, abnormal=name.startswith("CIN"))
+    for name, colour in zip(CIN_CLASSES, CIN_COLOURS, strict=True)
 )
 MTCHI_MPP = 1.0
 """10x, about 1 micrometre a pixel (papers.md 3.8)."""

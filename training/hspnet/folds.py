@@ -15,7 +15,7 @@ from training import region_metrics as rm
 from training.datasets import CellData
 from training.hspnet.data import TEST, RegionRecord
 from training.hspnet.recipe import HspRecipe
-from training.hspnet.run import input_facts, tiling_of
+from training.hspnet.run import input_facts, split_regions, tiling_of
 from training.hspnet.scoring import Tiling, score_regions
 from training.hspnet.trainer import BASELINE, HspTrainer
 from training.protocol_parts import Folds
@@ -28,6 +28,8 @@ PLAIN, BLENDED = "tiles side by side", "blended tiles"
 def plan_of(data: CellData, recipe: HspRecipe) -> SplitPlan:
     """The data's own folds where it tells them, the test set first; else folds by slide.
 
+    Groups that the recipe sets apart are the first fold, all others the second.
+
     Where only the test set is told, it is one fold and the rest is dealt out into the others
     (papers.md 3.7).
 
@@ -37,6 +39,10 @@ def plan_of(data: CellData, recipe: HspRecipe) -> SplitPlan:
         Folds are told of some regions only, or a slide is on two sides.
     """
     s = recipe.split
+    if s.reserve_groups:
+        apart = split_regions(recipe.model_copy(
+            update={"split": s.model_copy(update={"run_folds": 0})}), data)  # fmt: skip
+        return SplitPlan(np.array([], dtype=np.intp), (apart.reserve, apart.development))
     told = [r.fold if isinstance(r, RegionRecord) else "" for r in data.records]
     if not any(told):
         return make_split(

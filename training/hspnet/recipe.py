@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from napari_cellpath.core.vocabulary import Blend
-from training.recipe import CommonRecipe, Optimiser, Schedule, Section, Source
+from training.recipe import CommonRecipe, Optimiser, Schedule, Section, Source, Split
 
 
 class HspData(Source):
@@ -104,6 +104,14 @@ class Loss(Section):
     distance_power: float = Field(5.0, gt=0, le=20, description="cdw_ce: exponent of the distance.")
 
 
+class HspSplit(Split):
+    """Who is on which side."""
+
+    reserve_groups: tuple[str, ...] = Field(
+        (), description="These groups are set apart, instead of a share that is dealt out."
+    )
+
+
 class HspSchedule(Schedule):
     """How learning rates change."""
 
@@ -128,6 +136,7 @@ class HspRecipe(CommonRecipe):
 
     system: Literal["hspnet"] = "hspnet"
     data: HspData = HspData()  # type: ignore[call-arg]
+    split: HspSplit = HspSplit()  # type: ignore[call-arg]
     network: HspNetwork = HspNetwork()  # type: ignore[call-arg]
     crops: Crops = Crops()  # type: ignore[call-arg]
     augmentation: HspAugmentation = HspAugmentation()  # type: ignore[call-arg]

@@ -27,6 +27,7 @@ from training.hspnet.recipe import HspRecipe
 from training.hspnet.scoring import RegionScores, Tiling, score_regions
 from training.hspnet.trainer import BASELINE, HspTrainer
 from training.record import data_facts, names_of, training_facts, versions
+from training.splits import SplitPlan, make_split
 from training.trainer import Rows
 from training.training_run import Pooled, Say, TrainingRun, plan_time, split_of
 
@@ -36,6 +37,33 @@ UNIT = "pixels"
 def tiling_of(recipe: HspRecipe) -> Tiling:
     """How regions are looked at under a recipe."""
     return Tiling(recipe.crops.side, recipe.tiles.stride, recipe.tiles.blend)
+
+
+def split_regions(recipe: HspRecipe, data: CellData) -> SplitPlan:
+    """The split that a recipe asks for.
+
+    Raises
+    ------
+    RecipeError
+        A group that is to be set apart is not there, or nothing is left.
+    """
+    named = recipe.split.reserve_groups
+    if not named:
+        return split_of(recipe, data)
+    groups = np.array(data.groups)
+    if missing := sorted(set(named) - set(groups.tolist())):
+        raise RecipeError(f"split.reserve_groups: {data.folder} has no group '{missing[0]}'.")
+    apart = np.isin(groups, named)
+    rest = np.flatnonzero(~apart)
+    if recipe.split.run_folds == 0 and len(rest):
+        folds: tuple[NDArray[np.intp], ...] = (rest,)
+    else:
+        plan = make_split(
+            groups[rest].tolist(), data.labels[rest].tolist(), mode=recipe.split.mode,
+            reserve=0.0, folds=recipe.split.folds, seed=recipe.split.seed,
+        )  # fmt: skip
+        folds = tuple(rest[f] for f in plan.folds)
+    return SplitPlan(np.flatnonzero(apart), folds)
 
 
 def run_hspnet(
@@ -56,7 +84,7 @@ def run_hspnet(
             "'cellpath reproduce glas' or 'mtchi'; it makes no model."
         )
     data = read_regions(recipe.data)
-    split = split_of(recipe, data)
+    split = split_regions(recipe, data)
     opened()  # only now: a refused recipe leaves no folder behind
     say(
         f"{len(data.records)} regions of {len(set(data.groups))} groups ({data.grouped_by}); "
@@ -82,7 +110,7 @@ def make_trainer(recipe: HspRecipe, data: CellData, **options: Any) -> HspTraine
 def blank_run(recipe: HspRecipe) -> tuple[HspTrainer, NDArray[np.int64], int, int]:
     """What a run's time is measured with; see `training.systems.TrainingEntry`."""
     data = read_regions(recipe.data)
-    split = split_of(recipe, data)
+    split = split_regions(recipe, data)
     side = recipe.crops.side
     blank = Region(np.full((side, side, 3), 128, np.uint8), np.ones((side, side), np.uint8))
     places = np.zeros((max(recipe.batch, len(data.records)), 3), dtype=np.int64)

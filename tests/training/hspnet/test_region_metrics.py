@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from napari_cellpath.core.vocabulary import CIN_CLASSES
 from training import region_metrics as rm
 
 T = [1, 1, 2, 2, 3, 3, 4, 4]
@@ -58,7 +59,7 @@ def test_quadratic_kappa_is_scikit_learns() -> None:
 def test_lsil_and_hsil_are_two_of_the_grades() -> None:
     """CIN2 called CIN3 is right in the merged view; other class lists have none."""
     table = rm.pixel_table([2, 3, 3, 4], [2, 4, 3, 1], 5)
-    merged, names = rm.merged_table(table, rm.CERVICAL)  # type: ignore[misc]
+    merged, names = rm.merged_table(table, CIN_CLASSES)  # type: ignore[misc]
     assert names == ("background", "normal", "LSIL", "HSIL")
     assert merged[3].tolist() == [0, 1, 0, 2]
     assert merged.sum() == table.sum()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SIDE = 96
+SIDE = 72
 TILE = 64
 COLOURS = np.array([[228, 215, 226], [120, 100, 190], [190, 70, 90]], dtype=float)
 MTCHI = ((0, 0, 0), (255, 255, 255), (0, 255, 0), (0, 0, 255), (255, 0, 0))
@@ -22,8 +22,8 @@ def draw_section(
     rows, cols = np.mgrid[: shape[0], : shape[1]]
     mask = np.zeros(shape, dtype=np.uint8)
     for part in (0.28, 0.72):
-        row, col = shape[0] * part + rng.uniform(-6, 6), shape[1] * part + rng.uniform(-6, 6)
-        mask[np.hypot(rows - row, cols - col) < rng.uniform(17, 21)] = kind
+        row, col = shape[0] * part + rng.uniform(-4, 4), shape[1] * part + rng.uniform(-4, 4)
+        mask[np.hypot(rows - row, cols - col) < rng.uniform(12, 16)] = kind
     image = COLOURS[mask] + rng.normal(0, 8, (*shape, 3))
     return image.clip(0, 255).astype(np.uint8), mask
 
@@ -85,9 +85,10 @@ def recipe_content(folder: Path, **changes: Any) -> dict[str, Any]:
         "crops": {"side": TILE, "stride": 32, "foreground": 0.1, "per_epoch": 8},
         "tiles": {"stride": 32},
         "optimiser": {
-            "name": "adamw", "lr_trunk": 0.002, "lr_head": 0.004, "clip_norm": 2.0, "ema": 0.5,
+            "name": "adamw", "lr_trunk": 0.001, "lr_head": 0.01, "clip_norm": 2.0, "ema": 0.0,
         },
         "schedule": {"each": "step"},
+        "balance": 0.7,
         "epochs": 1,
         "batch": 4,
         "threads": 1,
