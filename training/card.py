@@ -16,13 +16,8 @@ _ROW_NAMES = {
 _TASKS = {
     System.DEEPPAP: "Scores one cervical cell from a coarse nucleus centre",
     System.HEP2: "Tells the staining pattern of one HEp-2 cell",
-<<<<<<< HEAD
-    System.RBC: "Tells which types of red cells a region of a blood smear holds",
-    System.HSPNET: "Tells the class of each pixel of a stained section",
-=======
     System.HSPNET: "Tells the class of each pixel of a stained section",
     System.RBC: "Tells which types of red cells a region of a blood smear holds",
->>>>>>> hsp-train
 }
 _MEASURES = {
     "dice": "mean Dice (95 %)",

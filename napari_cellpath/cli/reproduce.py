@@ -125,11 +125,7 @@ def reproduce(
         words = _words_of_patterns
     elif "models" in report:
         words = _words_of_regions
-<<<<<<< HEAD
-    elif "regions" in report:
-=======
     elif "table" in report:
->>>>>>> hsp-train
         words = _words_of_tissue
     typer.echo(json.dumps(report) if as_json else f"{words(report)}\nWritten to {out}.")
 
@@ -146,27 +142,8 @@ def _words_of_patterns(report: dict[str, Any]) -> str:
     )
 
 
-def _words_of_tissue(report: dict[str, Any]) -> str:
-    lines = [
-<<<<<<< HEAD
-        f"{report['protocol']}: {report['network']}, {report['folds_run']} of {report['folds']} "
-        f"folds by {report['grouped_by']}, {report['epochs']} epochs, {report['loss']}"
-    ]
-    lines += [
-        f"{row['network']} ({row['parameters']:,} parameters), {row['tiles']}, "
-        f"{row['background']}: Dice {row['dice']:.4f}, mIoU {row['miou']:.4f}, pixel accuracy "
-        f"(AP in the paper) {row['pixel_accuracy']:.4f}"
-        for row in report["table"]
-    ]
-    if report["paper"]:
-        lines.append(f"the paper: {json.dumps(report['paper'])}")
-    return "\n".join([*lines, *filter(None, [report["note"]])])
-
-
 def _words_of_regions(report: dict[str, Any]) -> str:
     lines = [
-=======
->>>>>>> hsp-train
         f"{report['protocol']}: {report['trunk']}, {report['folds_run']} of {report['folds']} "
         f"folds, {report['epochs']} of {report['asked_epochs']} epochs, {report['regions']} "
         f"regions, {report['multi']} of several cells"
@@ -194,8 +171,6 @@ def _words_of_regions(report: dict[str, Any]) -> str:
                 f"{report['paper']['detector_ap']} at an overlap it does not state"
             )
     return "\n".join(lines)
-<<<<<<< HEAD
-=======
 
 
 def _words_of_tissue(report: dict[str, Any]) -> str:
@@ -212,7 +187,6 @@ def _words_of_tissue(report: dict[str, Any]) -> str:
     if report["paper"]:
         lines.append(f"the paper: {json.dumps(report['paper'])}")
     return "\n".join([*lines, *filter(None, [report["note"]])])
->>>>>>> hsp-train
 
 
 def _words(report: dict[str, Any]) -> str:
