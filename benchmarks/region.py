@@ -184,8 +184,11 @@ def _decoded(image: FileImage, backend: InlineBackend, model: str, folder: Path)
 
 
 def own_cost(rounds: int) -> dict[str, Any]:
-    """Milliseconds a tile beside an almost free network: ours in memory, with file and store; MONAI's."""
-    network = AlmostFree().eval()
+    """Milliseconds a tile beside an almost free network: in memory, with a store; MONAI's."""
+    # Laid out as the worker lays it out; MONAI's loop runs faster with the plain layout.
+    network = AlmostFree().eval().to(memory_format=torch.channels_last)
+    plain = AlmostFree().eval()
+    plain.load_state_dict(network.state_dict())
     pixels = picture(FREE_SIDE)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -214,7 +217,7 @@ def own_cost(rounds: int) -> dict[str, Any]:
             drive(SegmentPlan(SegmentRequest(image, info_folder, store)), predictor, forward)
 
         kinds: dict[str, Callable[[], Any]] = {"pure": pure, "strips": strips, "stored": stored}
-        monai = _monai(pixels, network)
+        monai = _monai(pixels, plain)
         if monai is not None:
             kinds["monai"] = monai
         found = interleave(kinds, "pure", rounds, cpu_threads())
@@ -335,15 +338,16 @@ def hold(side: int) -> None:
             AlmostFree(len(CIN_CLASSES)), torch.device("cpu"), "fp32", len(CIN_CLASSES), TILE
         )
         forward = BatchedForward(torch.device("cpu"), "fp32")
-        small = SegmentRequest(
-            MemoryImage(_Noise(1000), mpp=1.0), model, str(folder / "w.ome.zarr")
-        )
-        drive(SegmentPlan(small), predictor, forward)
+
+        def run(name: str, size: int) -> None:
+            image, store = MemoryImage(_Noise(size), mpp=1.0), str(folder / f"{name}.ome.zarr")
+            # Tiles side by side: what is held does not depend on the stride, the time does.
+            plan = SegmentPlan(SegmentRequest(image, model, store, stride=TILE))
+            drive(plan, predictor, forward)
+
+        run("warm", 1000)
         before = _peak()
-        asked = SegmentRequest(
-            MemoryImage(_Noise(side), mpp=1.0), model, str(folder / "r.ome.zarr")
-        )
-        drive(SegmentPlan(asked), predictor, forward)
+        run("region", side)
         print(json.dumps({"before": before, "after": _peak()}))
 
 
