@@ -21,10 +21,11 @@ P1: a region of 700 x 700 pixels, 16 tiles, from the file to the store; *alone* 
 network and precision on as many tiles that lie ready. P2: an almost free network (one 8 x 8
 convolution) on 2000 x 2000 pixels. P4: one cell, preset `paper`, from the file to the call; *alone*
 is the same network, precision and batches on tensors that lie ready; the PIL loop rotates, crops
-and resizes with PIL and feeds the network as trained one input at a time. P5: press of the mouse button to the score on the layer in a
-real window, preset `fast`; under load 1000-view jobs run beside it. P9: the starter recipe's
-network, same frozen layers and batch; the reference trains as torchvision's classification script
-does. P11: fresh processes; the plugin's manifest and package, then the modules of the dock.
+and resizes with PIL and feeds the network as trained one input at a time. P5: press of the mouse
+button to the score on the layer in a real window, preset `fast`; under load 1000-view jobs run
+beside it. P9: the starter recipe's network, same frozen layers and batch; the reference trains as
+torchvision's classification script does. P11: fresh processes; the plugin's manifest and package,
+then the modules of the dock.
 """
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -185,8 +186,9 @@ class RegionStore:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(f"{folder} exists and is no region of ours; choose another.")
         chunk_rows = int(np.clip(chunk_rows, *_CHUNK_ROWS))
+        staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         with _writing(folder):
-            group = zarr.open_group(str(folder), mode="a", zarr_format=2)
+            group = zarr.open_group(str(staging), mode="w", zarr_format=2)
             for number, shape in enumerate(level_shapes(facts.shape)):
                 _array(group, str(number), shape, (chunk_rows, _CHUNK_COLS), UNSEEN)
                 if facts.probabilities:
@@ -199,9 +201,12 @@ class RegionStore:
                 group["probabilities"].attrs.update(
                     _multiscales(facts, facts.shape, "probabilities", channels=True)
                 )
-        store = cls(folder, facts, Progress(), "r+")
-        store._note()
-        return store
+            # Complete or not at all: arrays without a journal would be nobody's.
+            write_atomically(staging / JOURNAL, _journal(facts, Progress()))
+            if folder.exists():
+                folder.rmdir()
+            staging.rename(folder)
+        return cls(folder, facts, Progress(), "r+")
 
     @classmethod
     def open(cls, path: Path | str, mode: str = "r") -> RegionStore:
@@ -319,14 +324,7 @@ class RegionStore:
         self._note()
 
     def _note(self) -> None:
-        content = {
-            "format": FORMAT,
-            "request": self.facts.as_json(),
-            "progress": asdict(self.progress),
-        }
-        write_atomically(
-            self.path / JOURNAL, json.dumps(content, ensure_ascii=False, allow_nan=False)
-        )
+        write_atomically(self.path / JOURNAL, _journal(self.facts, self.progress))
 
     # ------------------------------------------------------------------ reading
 
@@ -387,6 +385,11 @@ def read_journal(folder: Path) -> tuple[RegionFacts, Progress]:
             f"{path} is damaged ({error}); remove the store and predict again."
         ) from error
     raise UnreadableImageError(f"{path} is of format {number}; update napari-cellpath to read it.")
+
+
+def _journal(facts: RegionFacts, progress: Progress) -> str:
+    content = {"format": FORMAT, "request": facts.as_json(), "progress": asdict(progress)}
+    return json.dumps(content, ensure_ascii=False, allow_nan=False)
 
 
 def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:

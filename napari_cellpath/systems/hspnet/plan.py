@@ -167,11 +167,12 @@ class SegmentPlan:
 
     def _take_begin(self, output: BeginOutput) -> None:
         held = self.store.progress
-        if held.rows_done and (held.precision, held.device) != (output.precision, output.device):
+        last = held.device.rpartition(" ")[2]
+        if held.rows_done and (held.precision, last) != (output.precision, output.device):
             raise OutputError(
                 f"{self.store.path} was begun on {held.device} in {held.precision}; going on "
                 f"on {output.device} in {output.precision} would give other numbers. Use "
-                f"--device {held.device} --precision {held.precision}, or another store."
+                f"--device {last} --precision {held.precision}, or another store."
             )
         if not held.rows_done:
             self.store.note(
@@ -226,6 +227,9 @@ class SegmentPlan:
         if payload.n_tiles:
             self._seconds = output.seconds / payload.n_tiles
         self._note_damage(output.damaged)
+        held = self.store.progress.device
+        if held.rpartition(" ")[2] != output.device:  # a graphics card was lost on the way
+            self.store.note(device=f"{held}, then {output.device}")
         changed = []
         top, high = self.layout.offset[0], self.layout.shape[0]
         for band in output.bands:
