@@ -57,6 +57,12 @@ RBC: dict[str, dict[str, Any]] = {
         "epochs": 30,
         "batch": 32,
     },
+    "detector": {
+        "finetune": {"method": "head", "detector": True},
+        "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
+        "epochs": 30,
+        "batch": 32,
+    },
     "thorough": {
         "finetune": {"method": "full"},
         "optimiser": {"lr_trunk": 5e-5, "lr_head": 5e-4, "ema": 0.9},
@@ -64,7 +70,7 @@ RBC: dict[str, dict[str, Any]] = {
         "batch": 16,
     },
 }
-"""The same for RBC; the booster is fitted again in both."""
+"""The same for RBC; the booster is fitted again in all. ``detector``: heads and detector."""
 
 
 def finetune_recipe(

@@ -110,7 +110,11 @@ def reproduce(
             **{k: v for k, v in options.items() if v is not None},
         )  # fmt: skip
     words = (
-        _words_of_patterns if "mca" in report else _words_of_regions if "models" in report else _words
+        _words_of_patterns
+        if "mca" in report
+        else _words_of_regions
+        if "models" in report
+        else _words
     )
     typer.echo(json.dumps(report) if as_json else f"{words(report)}\nWritten to {out}.")
 
@@ -129,16 +133,16 @@ def _words_of_patterns(report: dict[str, Any]) -> str:
 
 def _words_of_regions(report: dict[str, Any]) -> str:
     lines = [
-        f"{report['protocol']}: {report['trunk']}, {report['folds_run']} of {report['folds']} folds, "
-        f"{report['epochs']} of {report['asked_epochs']} epochs, {report['regions']} regions, "
-        f"{report['multi']} of several cells"
+        f"{report['protocol']}: {report['trunk']}, {report['folds_run']} of {report['folds']} "
+        f"folds, {report['epochs']} of {report['asked_epochs']} epochs, {report['regions']} "
+        f"regions, {report['multi']} of several cells"
     ]
     for name, measured in report["models"].items():
         paper = report["paper"].get(name)
         lines.append(
-            f"model {name}: exact match {measured['exact_match']} {measured['exact_match_interval']}, "
-            f"Hamming loss {measured['hamming']}, macro AUC {measured['macro_auc']} on "
-            f"{measured['n']} regions"
+            f"model {name}: exact match {measured['exact_match']} "
+            f"{measured['exact_match_interval']}, Hamming loss {measured['hamming']}, macro AUC "
+            f"{measured['macro_auc']} on {measured['n']} regions"
             + (f"; the paper's exact match {paper['exact_match']}" if paper else "")
         )
     lines.append(

@@ -53,6 +53,7 @@ class Method(StrEnum):
 
     fast = "fast"
     thorough = "thorough"
+    detector = "detector"  # of red cells: heads, booster and detector
 
 
 def train(
@@ -70,7 +71,10 @@ def train(
     ] = None,
     preset: Annotated[
         Method,
-        typer.Option(help="With --parent: fast trains the head alone, thorough every layer."),
+        typer.Option(
+            help="With --parent: fast trains the head alone, thorough every layer; of red cells "
+            "detector also the detector."
+        ),
     ] = Method.fast,
     name: Annotated[
         str | None, typer.Option("--name", help="With --parent: of the model that comes out.")

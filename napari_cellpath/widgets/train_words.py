@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from napari_cellpath.bridge.kinds import kind_of_system
 from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Project, ledger
 from napari_cellpath.project.images import all_images
+from napari_cellpath.widgets.sections import Choice
 
-SYSTEMS = {System.DEEPPAP: "DeepPap (nuclei)", System.HEP2: "HEp-2 (patterns)"}
+SYSTEMS = {
+    System.DEEPPAP: "DeepPap (nuclei)",
+    System.RBC: "RBC (red cells)",
+    System.HEP2: "HEp-2 (patterns)",
+}
+RECIPE = "recipe"
+_RECIPE = Choice(RECIPE, "a recipe file…", "Every setting stands in a YAML file.")
+PRESETS: tuple[Choice, ...] = (
+    Choice("fast", "fast · the head alone", "Seconds to a minute: the trunk stays as it is."),
+    Choice("thorough", "thorough · every layer", "Minutes on a CPU: the whole network learns."),
+    _RECIPE,
+)
+PRESETS_OF: dict[System, tuple[Choice, ...]] = {
+    System.RBC: (
+        Choice(
+            "fast", "fast · heads and booster",
+            "A minute or two: the trunk and the detector stay as they are.",
+        ),
+        Choice(
+            "detector", "detector too · heads, booster, detector",
+            "Many minutes on a CPU. The detector learns from ‘complete here’ rectangles alone: "
+            "draw them where every region has its box (Project menu of the Red cells dock).",
+        ),
+        Choice(
+            "thorough", "thorough · trunk, heads and booster",
+            "Many minutes on a CPU; the detector stays as it is.",
+        ),
+        _RECIPE,
+    ),
+}  # fmt: skip
+"""Where a system's presets train something of its own."""
 UNITS = {System.HEP2: "specimen"}
 """What images are grouped by, where it is no slide."""
 
@@ -38,11 +70,14 @@ def summary(project: Project | None, system: System = System.DEEPPAP) -> str:
         cells[parts[group]] += 1
         slides[parts[group]].add(group)
         if parts[group] is Part.TRAIN:
-            classes[facts["labels"][0]] = classes.get(facts["labels"][0], 0) + 1
+            for label in facts["labels"]:
+                classes[label] = classes.get(label, 0) + 1
+    kind = kind_of_system(system)
+    many = "cells" if kind is None or not kind.several else kind.many
 
     def side(part: Part) -> str:
         count, of = cells[part], len(slides[part])
-        return f"{count:,} cells of {of} {unit}{'' if of == 1 else 's'}"
+        return f"{count:,} {many} of {of} {unit}{'' if of == 1 else 's'}"
 
     named = ", ".join(f"{n:,} {name}" for name, n in sorted(classes.items()))
     text = f"Learns from {side(Part.TRAIN)}{f' ({named})' if named else ''}"
@@ -50,5 +85,5 @@ def summary(project: Project | None, system: System = System.DEEPPAP) -> str:
         text += f", chooses on {side(Part.VALIDATION)}"
     text += f", is measured on {side(Part.FROZEN)} kept apart."
     if not cells[Part.FROZEN]:
-        text += f" Label cells of a frozen {unit} too: without them nothing can be shown."
+        text += f" Label {many} of a frozen {unit} too: without them nothing can be shown."
     return text

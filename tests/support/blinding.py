@@ -75,8 +75,8 @@ def write_blinded_to_type(model: Path, kind: str, folder: Path) -> Path:
     """
     from napari_cellpath.systems.rbc.verdict import PREFIX
     from training.rbc.boosting import fit_booster
-    from training.rbc.recipe import RbcBooster
     from training.rbc.reboost import fit_heads, out_of_fold
+    from training.rbc.recipe import RbcBooster
 
     network, info = load_network(model)
     shipped = _features_of(model)

@@ -18,7 +18,7 @@ from napari_cellpath.core.errors import TableError
 from napari_cellpath.models import ClassInfo
 from training.datasets import image_inside, table_rows
 from training.rbc.regions import UNKNOWN, Region, merged_groups, region_of
-from training.rbc.table import Field, RegionRecord, RedCells, finish_regions
+from training.rbc.table import Field, RedCells, RegionRecord, finish_regions
 
 TABLE = "boxes_derived.csv"
 _TYPES = (
@@ -116,7 +116,9 @@ def _blocks(folder: Path) -> dict[str, str]:
         return {}
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    return {r["image"]: f"block {int(r['number_block']):02d}" for r in rows if r.get("number_block")}
+    return {
+        r["image"]: f"block {int(r['number_block']):02d}" for r in rows if r.get("number_block")
+    }
 
 
 def _block_of(image: Path) -> str:

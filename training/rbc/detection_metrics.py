@@ -32,7 +32,9 @@ def overlaps(first: ArrayLike, second: ArrayLike) -> Values:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def matched(truth: ArrayLike, found: ArrayLike, scores: ArrayLike, iou: float = IOU) -> NDArray[np.intp]:
+def matched(
+    truth: ArrayLike, found: ArrayLike, scores: ArrayLike, iou: float = IOU
+) -> NDArray[np.intp]:
     """Which true box each detection of one image takes, -1 for none.
 
     Greedy by falling score (equal scores in the order given); a true box is taken once, so a

@@ -114,9 +114,9 @@ class DetectorTrainer:
             self.origin = load_imagenet(
                 network.backbone, settings.architecture, self.recipe.network.weights
             )
-        network.transform._skip_resize = True  # noqa: SLF001  # `scaled` has done it
-        network.rpn._pre_nms_top_n["training"] = 2 * settings.proposals  # noqa: SLF001
-        network.rpn._post_nms_top_n["training"] = settings.proposals  # noqa: SLF001
+        network.transform._skip_resize = True  # `scaled` has done it
+        network.rpn._pre_nms_top_n["training"] = 2 * settings.proposals
+        network.rpn._post_nms_top_n["training"] = settings.proposals
         for sampler in (network.rpn.fg_bg_sampler, network.roi_heads.fg_bg_sampler):
             sampler.batch_size_per_image = settings.samples
         network.roi_heads.fg_bg_sampler.positive_fraction = settings.positives

@@ -1,4 +1,4 @@
-"""What a model of red cells carries of its training boxes: features and all they are known to hold."""
+"""What a model of red cells carries of its training boxes: features and all that is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RBC's part of a fine-tuning run: heads or trunk and heads, then the booster, perhaps the detector."""
+"""RBC's part of a fine-tuning run: heads, or trunk and heads; booster; perhaps detector."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from training.rbc.measured import Judge
 from training.rbc.objective import SeveralLabels
 from training.rbc.patches import RbcPatches, cut_patches
 from training.rbc.project import read_project
+from training.rbc.reboost import reboost
 from training.rbc.recipe import RbcRecipe
 from training.rbc.redetect import retrained_detector
-from training.rbc.reboost import reboost
 from training.rbc.regions import UNKNOWN
 from training.rbc.report import FrozenRegions
 from training.rbc.scoring import score_patches, trunk_features
@@ -178,11 +178,10 @@ class RbcKit(FineTuneKit):
             for name, values in arrays.items()
         }
         stored = read_tensors(self._folder)
-        detector = {} if self._detector is None else {
-            f"detector.{k}": v.detach().cpu().numpy() for k, v in self._detector.state_dict().items()
-        }  # fmt: skip
-        for name, values in detector.items():
-            found[name] = values.astype(stored[name].dtype)
+        weights = {} if self._detector is None else self._detector.state_dict()
+        for key, values in weights.items():
+            name = f"detector.{key}"
+            found[name] = values.detach().cpu().numpy().astype(stored[name].dtype)
         booster = self._judges[True].booster
         trees = {} if booster is None else booster.tensors()
         assert all(name.startswith(PREFIX) for name in trees)  # noqa: S101
@@ -246,9 +245,7 @@ class RbcKit(FineTuneKit):
             patches = RbcPatches(blank, torch.from_numpy(targets))
             data = RedCells("", Path(), (), self.info.classes, None, "", "")
         else:
-            patches = RbcPatches(
-                cut_patches(data.records, self.wanted), torch.from_numpy(targets)
-            )
+            patches = RbcPatches(cut_patches(data.records, self.wanted), torch.from_numpy(targets))
         assert isinstance(data, RedCells)  # read() gives it  # noqa: S101
         return RbcFineTuner(
             self.recipe, data, patches, device=device, say=say, should_stop=should_stop, log=log,
@@ -258,7 +255,9 @@ class RbcKit(FineTuneKit):
 
     def settle(self, child: PatchNetwork, taught: Taught) -> dict[str, Any]:
         """The booster, the thresholds, and, where it was asked for, the detector."""
-        judge, told = reboost(child, taught, self._judges[False], self.recipe, _verdicts(taught.data))
+        judge, told = reboost(
+            child, taught, self._judges[False], self.recipe, _verdicts(taught.data)
+        )
         self._judges[True] = judge
         if self.recipe.finetune.detector:
             self._detector, more = retrained_detector(

@@ -51,8 +51,9 @@ def read_regions(folder: Path, connectivity: int = 8, min_area: int = 20) -> Red
         if name not in found:
             image = image_inside(folder, name, table, line)
             mine = boxes.get(name)
-            found[name] = image, (
-                _of_mask(folder, image, connectivity, min_area) if mine is None else mine
+            found[name] = (
+                image,
+                (_of_mask(folder, image, connectivity, min_area) if mine is None else mine),
             )
         number = _pointed_at(row, found[name][1], table, line)
         by_image.setdefault(name, {}).setdefault(number, set()).update(

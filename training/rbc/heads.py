@@ -22,7 +22,9 @@ from training.splits import make_split
 from training.trainer import HUGE_LOSS, Learner, Rows, epoch_batches
 
 
-def trainer_of(recipe: RbcRecipe, data: RedCells, patches: RbcPatches, **options: Any) -> RbcTrainer:
+def trainer_of(
+    recipe: RbcRecipe, data: RedCells, patches: RbcPatches, **options: Any
+) -> RbcTrainer:
     """The trainer of a recipe: of trunk and heads, or of heads on features that stay."""
     kind = RbcTrainer if recipe.learning == "trunk" else HeadsOnFeatures
     return kind(recipe, data, patches, **options)

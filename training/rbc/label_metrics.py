@@ -1,4 +1,4 @@
-"""Measures of several labels a region on arrays, unknown labels left out. NumPy only (papers.md 2.6)."""
+"""Measures of several labels a region, unknown ones left out. NumPy only (papers.md 2.6)."""
 
 from __future__ import annotations
 

@@ -200,7 +200,9 @@ def _within(
         used = {"epochs": recipe.epochs, "iterations": recipe.detector.iterations}
         if budget is not None:
             speed = measure_speed(trainer, plan.training(0))  # features, too, are computed here
-            looks = 8 if recipe.learning == "heads" and recipe.augmentation.rotation != "none" else 1
+            looks = (
+                8 if recipe.learning == "heads" and recipe.augmentation.rotation != "none" else 1
+            )
             rows = len(plan.training(0)) * looks
             single = float(_single(cells).mean())
             epoch = run_folds * rows * speed.step * (1 + single + (INNER - 1))
@@ -209,7 +211,10 @@ def _within(
             left = max(0.0, budget - (time.monotonic() - started))
             share = min(1.0, left / max(recipe.epochs * epoch + detector, 1e-9))
             used = {k: max(1, int(v * share)) for k, v in used.items()}
-            say(f"a budget of {budget:g} s: {used['epochs']} epochs, {used['iterations']} iterations")
+            say(
+                f"a budget of {budget:g} s: {used['epochs']} epochs, {used['iterations']} "
+                "iterations"
+            )
         write_whole(path, json.dumps(used).encode())
     used = json.loads(path.read_text())
     detector_settings = recipe.detector.model_copy(update={"iterations": used["iterations"]})

@@ -67,9 +67,7 @@ class RbcNetwork(Section):
         "CELLPATH_DATA) with squeezenet1_0.safetensors; torchvision, its ImageNet weights, "
         "downloaded; none.",
     )
-    size: int = Field(
-        80, ge=32, le=512, description="Side of a patch, pixels; 224 is the paper's."
-    )
+    size: int = Field(80, ge=32, le=512, description="Side of a patch, pixels; 224 is the paper's.")
     fit: Literal["stretch", "letterbox"] = Field(
         "letterbox", description="stretch: sides scaled apart, the paper's. letterbox: not."
     )

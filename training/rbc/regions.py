@@ -63,7 +63,10 @@ def merged_groups(boxes: ArrayLike) -> list[list[int]]:
     group_of = np.arange(len(b))
     for i in range(len(b)):
         meets = (
-            (b[:i, 0] < b[i, 2]) & (b[i, 0] < b[:i, 2]) & (b[:i, 1] < b[i, 3]) & (b[i, 1] < b[:i, 3])
+            (b[:i, 0] < b[i, 2])
+            & (b[i, 0] < b[:i, 2])
+            & (b[:i, 1] < b[i, 3])
+            & (b[i, 1] < b[:i, 3])
         )
         joined = np.unique(group_of[:i][meets])
         if joined.size:
@@ -119,15 +122,11 @@ def region_of(
     b = np.asarray(boxes, dtype=np.int64).reshape(-1, 4)
     there = {t for t in types if t >= 0}
     whole = all(t >= 0 or (t == unnamed and t != UNKNOWN) for t in types)
-    targets = tuple(
-        1 if k in there else 0 if whole else UNKNOWN for k in range(len(abnormal))
-    )
+    targets = tuple(1 if k in there else 0 if whole else UNKNOWN for k in range(len(abnormal)))
     bad = any(abnormal[t] for t in there) or (unnamed != UNKNOWN and unnamed in types)
     row0, col0 = b[:, :2].min(axis=0).tolist()
     row1, col1 = b[:, 2:].max(axis=0).tolist()
-    return Region(
-        (row0, col0, row1, col1), targets, 1 if bad else 0 if whole else UNKNOWN, len(b)
-    )
+    return Region((row0, col0, row1, col1), targets, 1 if bad else 0 if whole else UNKNOWN, len(b))
 
 
 def abnormal_of(targets: ArrayLike, abnormal: Sequence[bool]) -> NDArray[np.int8]:

@@ -26,7 +26,7 @@ LEAST = 5
 
 @dataclass(frozen=True, eq=False)
 class FrozenRegions(Frozen):
-    """The frozen boxes and all their labels; a `Candidate` brings its `training.rbc.measured.Judge`.
+    """The frozen boxes and all their labels; a `Candidate` brings its `measured.Judge`.
 
     ``verdicts`` (n,) are 1 abnormal, 0 normal.
     """
@@ -107,9 +107,7 @@ class FrozenRegions(Frozen):
                 found[f"auc of {kind.name}"] = self._auc_of(models, k)
         return found
 
-    def _auc_of(
-        self, models: tuple[Candidate, Candidate], k: int
-    ) -> Callable[[Rows, int], float]:
+    def _auc_of(self, models: tuple[Candidate, Candidate], k: int) -> Callable[[Rows, int], float]:
         def area(rows: Rows, which: int) -> float:
             return m.auc(self.targets[rows, k] == 1, models[which].probabilities[rows, k])
 

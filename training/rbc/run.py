@@ -65,7 +65,9 @@ def run_rbc(
     )
     patches = RbcPatches.load(data, input_of(recipe))
     trainer = trainer_of(recipe, data, patches, device=device, say=say, should_stop=should_stop)
-    finder = DetectorTrainer(recipe, fields_of(data, split.reserve, False), device, say, should_stop)
+    finder = DetectorTrainer(
+        recipe, fields_of(data, split.reserve, False), device, say, should_stop
+    )
     trainer.further_seconds = finder.seconds()
     seconds = budget
     if budget is not None and not (out / "used.json").is_file():
@@ -309,4 +311,3 @@ def architecture_of(recipe: RbcRecipe) -> dict[str, Any]:
         "hidden": recipe.network.hidden,
         "dropout": recipe.network.dropout,
     }
-

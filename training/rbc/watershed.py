@@ -25,7 +25,9 @@ LEAST_APART = 10
 MIN_AREA = 150
 
 
-def segment(pixels: NDArray[np.uint8], split: bool = True) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+def segment(
+    pixels: NDArray[np.uint8], split: bool = True
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
     """Boxes of dark regions on a bright background, and how dark each is.
 
     Parameters

@@ -18,7 +18,9 @@ PLACES = ((22, 22), (22, 48), (22, 98), (72, 22), (72, 72), (72, 98), (60, 140))
 """Middles of cells; the first two touch, and so do the fifth and the sixth."""
 
 
-def draw_smear(rng: np.random.Generator, types: list[int]) -> tuple[np.ndarray, list[tuple[int, ...]]]:
+def draw_smear(
+    rng: np.random.Generator, types: list[int]
+) -> tuple[np.ndarray, list[tuple[int, ...]]]:
     """A field of cells of these types at `PLACES`, and the box of each (x1, y1, x2, y2)."""
     image = np.full((HEIGHT, WIDTH, 3), BACKGROUND, dtype=float)
     boxes = []

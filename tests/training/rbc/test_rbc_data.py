@@ -21,13 +21,18 @@ from training.rbc.table import targets_for
 def test_chula_cells_regions_and_fields(tmp_path: Path) -> None:
     folder = write_smears(tmp_path / "s", blocks=3, per_block=1, untyped=0.0)
     data = read_chula(folder)
-    assert len(data.fields) == 3 and all(len(f.boxes) == len(PLACES) for f in data.fields)
-    assert data.grouped_by == "image block" and set(data.groups) == {
-        "block 00", "block 01", "block 02",
-    }  # fmt: skip
+    assert len(data.fields) == 3
+    assert all(len(f.boxes) == len(PLACES) for f in data.fields)
+    assert data.grouped_by == "image block"
+    assert set(data.groups) == {
+        "block 00",
+        "block 01",
+        "block 02",
+    }
     kinds = kinds_of(data)
     merged = data.cells > 1
-    assert merged.any() and data.known.all()
+    assert merged.any()
+    assert data.known.all()
     assert kinds["cells"].sum() == 3 * len(PLACES)
     assert kinds["single"].sum() + data.cells[merged].sum() == 3 * len(PLACES)
     for record, targets in zip(data.records, data.targets, strict=True):
@@ -41,9 +46,11 @@ def test_untyped_cells_are_never_absent_types(tmp_path: Path) -> None:
     assert set(np.unique(data.targets[partial])) == {-1, 1}
     assert not (kinds_of(data)["multi"] & partial).any()
     without = chosen(data, RbcRegions(partial=False))
-    assert without.known.all() and len(without.records) < len(data.records)
+    assert without.known.all()
+    assert len(without.records) < len(data.records)
     alone = chosen(data, RbcRegions(multi=False, cells=False))
-    assert (alone.cells == 1).all() and set(alone.kinds.tolist()) == {"region"}
+    assert (alone.cells == 1).all()
+    assert set(alone.kinds.tolist()) == {"region"}
 
 
 def test_chula_is_refused_with_the_line(tmp_path: Path) -> None:
@@ -88,11 +95,13 @@ def paper_folder(folder: Path) -> Path:
 
 def test_the_papers_layout(tmp_path: Path) -> None:
     folder = paper_folder(tmp_path / "p")
-    with pytest.warns(UserWarning, match="no images.csv"):
+    with pytest.warns(UserWarning, match="no images"):
         data = read_regions(folder)
     assert [c.name for c in data.fine_classes] == ["Oval", "Echi", "Stom"]
     assert [c.abnormal for c in data.fine_classes] == [False, True, True]
-    found = {(r.image.stem, r.box): t for r, t in zip(data.records, data.targets.tolist(), strict=True)}
+    found = {
+        (r.image.stem, r.box): t for r, t in zip(data.records, data.targets.tolist(), strict=True)
+    }
     assert found == {
         ("a", (2, 2, 12, 20)): [1, 0, 1],
         ("a", (20, 30, 32, 44)): [0, 0, 0],  # looked at, and none of them
@@ -103,14 +112,14 @@ def test_the_papers_layout(tmp_path: Path) -> None:
         {"image": f"images/{n}.png", "group": "one smear"} for n in "ab"])  # fmt: skip
     with (folder / "labels.csv").open("a") as file:
         csv.writer(file).writerow(["images/b.png", 1, 1, "Oval"])
-    with pytest.raises(TableError, match="line 6: no region of images/b.png holds row 1, column 1"):
+    with pytest.raises(TableError, match="line 6: no region of images/b"):
         read_regions(folder, connectivity=4)
 
 
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     folder = paper_folder(tmp_path / "p")
     (folder / "masks" / "b.png").unlink()
-    with pytest.raises(MissingFileError, match="b.png has no boxes"):
+    with pytest.raises(MissingFileError, match="has no boxes in"):
         read_regions(folder)
 
 

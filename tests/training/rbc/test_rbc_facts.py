@@ -98,14 +98,21 @@ def test_unknown_labels_count_neither_way() -> None:
 
 def test_auc_of_a_constant_label_is_nan() -> None:
     found = lm.label_aucs(A, np.random.default_rng(0).random((2, 6)))
-    assert np.isnan(found[0]) and np.isnan(found[1])
+    assert np.isnan(found[0])
+    assert np.isnan(found[1])
     assert np.isfinite(found[4])
     assert lm.macro_auc(A[:1], np.full((1, 6), 0.5)) != lm.macro_auc(A, B.astype(float))
     assert np.isnan(lm.macro_auc(A[:1], np.full((1, 6), 0.5)))
 
 
 def test_abnormal_target() -> None:
-    rows = [[1, 0, 0, 0, 0, 0], [0, 0, 0, 1, 0, 0], [0] * 6, [1, -1, 0, 0, 0, 0], [-1, 1, -1, 0, 0, 0]]
+    rows = [
+        [1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 0, 0],
+        [0] * 6,
+        [1, -1, 0, 0, 0, 0],
+        [-1, 1, -1, 0, 0, 0],
+    ]
     assert abnormal_of(rows, ABNORMAL).tolist() == [0, 1, 0, -1, 1]
 
 
@@ -118,19 +125,24 @@ def test_regions_share_pixels() -> None:
 def test_a_region_of_untyped_cells_denies_nothing() -> None:
     boxes = np.array([[0, 0, 5, 5], [4, 4, 9, 9]])
     whole = region_of(boxes, [0, 2], ABNORMAL)
-    assert whole.box == (0, 0, 9, 9) and whole.targets == (1, 0, 1, 0, 0, 0) and whole.abnormal == 1
+    assert whole.box == (0, 0, 9, 9)
+    assert whole.targets == (1, 0, 1, 0, 0, 0)
+    assert whole.abnormal == 1
     partly = region_of(boxes, [0, -1], ABNORMAL)
-    assert partly.targets == (1, -1, -1, -1, -1, -1) and partly.abnormal == UNKNOWN
+    assert partly.targets == (1, -1, -1, -1, -1, -1)
+    assert partly.abnormal == UNKNOWN
     assert region_of(boxes, [2, -1], ABNORMAL).abnormal == 1
     nameless = region_of(boxes, [0, -2], ABNORMAL, unnamed=-2)
-    assert nameless.targets == (1, 0, 0, 0, 0, 0) and nameless.abnormal == 1
+    assert nameless.targets == (1, 0, 0, 0, 0, 0)
+    assert nameless.abnormal == 1
 
 
 def test_masked_labels_teach_nothing() -> None:
     logits = torch.tensor([[3.0, -2.0]], requires_grad=True)
     masked_loss(logits, torch.tensor([[1, -1]], dtype=torch.int8)).backward()
     assert logits.grad is not None
-    assert logits.grad[0, 0] != 0 and logits.grad[0, 1] == 0
+    assert logits.grad[0, 0] != 0
+    assert logits.grad[0, 1] == 0
     known = torch.tensor([[1, 0]], dtype=torch.int8)
     expected = torch.nn.functional.binary_cross_entropy_with_logits(
         logits.detach(), known.float(), reduction="sum"
@@ -165,8 +177,11 @@ def test_folds_without_groups_warn() -> None:
 
 
 def test_too_few_verdicts_leave_the_rule() -> None:
-    few = fit_booster(np.zeros((4, 2)), np.array([0, 1, 1, -1], np.int8), ["a"] * 4, RbcBooster(), 0)
-    assert few.booster is None and np.isnan(few.probabilities).all()
+    few = fit_booster(
+        np.zeros((4, 2)), np.array([0, 1, 1, -1], np.int8), ["a"] * 4, RbcBooster(), 0
+    )
+    assert few.booster is None
+    assert np.isnan(few.probabilities).all()
 
 
 def test_thresholds_of_rare_types_stay_at_half() -> None:
@@ -176,4 +191,5 @@ def test_thresholds_of_rare_types_stay_at_half() -> None:
     truth[:5, 1] = 1
     given = np.stack([np.where(truth[:, 0] == 1, 0.35, 0.1), rng.random(400)], axis=1)
     first, second = lm.best_thresholds(truth, given)
-    assert 0.1 < first < 0.35 and second == 0.5
+    assert 0.1 < first < 0.35
+    assert second == 0.5

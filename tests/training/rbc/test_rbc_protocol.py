@@ -34,13 +34,16 @@ def test_report(done: Path) -> None:
     report = json.loads((done / "results.json").read_text())
     models = report["models"]
     assert set(models) == {"A", "A*", "A, several cells", "B", "B, several cells"}
-    assert models["A"]["n"] == models["A*"]["n"] + models["A, several cells"]["n"] == models["B"]["n"]
+    assert (
+        models["A"]["n"] == models["A*"]["n"] + models["A, several cells"]["n"] == models["B"]["n"]
+    )
     assert len(models["A"]["by_type"]) == 12
     assert {"exact_match", "hamming", "macro_auc"} <= set(models["A"])
     assert 0 <= report["booster"]["accuracy"] <= 1
     assert set(report["detector"]) >= {"cells", "regions"}
     assert "watershed" in report["detector"]["cells"]
-    assert report["folds_run"] == 2 and report["multi_of_several_types"] > 0
+    assert report["folds_run"] == 2
+    assert report["multi_of_several_types"] > 0
     assert report["paper"]["A"]["exact_match"] == 0.722
 
 
@@ -50,14 +53,16 @@ def test_no_group_is_on_both_sides(done: Path) -> None:
     folds: dict[str, set[str]] = {}
     for row in rows:
         folds.setdefault(row["group"], set()).add(row["fold"])
-    assert all(len(f) == 1 for f in folds.values()) and len(rows) > 20
+    assert all(len(f) == 1 for f in folds.values())
+    assert len(rows) > 20
 
 
 def test_it_goes_on_and_refuses_others(done: Path, smears: Path, recipe: Path) -> None:
     same = {"recipe_path": recipe, "folds": 3, "run_folds": 2, "device": "cpu"}
     before = json.loads((done / "results.json").read_text())
     after = training.reproduce("rbc", smears, done, resume=True, **same)
-    assert after["models"] == before["models"] and after["seconds"] < before["seconds"]
+    assert after["models"] == before["models"]
+    assert after["seconds"] < before["seconds"]
     with pytest.raises(OutputError, match="holds a run already"):
         training.reproduce("rbc", smears, done, **same)
     with pytest.raises(OutputError, match="other settings"):
@@ -72,7 +77,8 @@ def test_a_budget_is_kept_honestly(smears: Path, recipe: Path, tmp_path: Path) -
         "rbc", smears, tmp_path / "out", recipe_path=path, folds=3, run_folds=1, budget=2,
         device="cpu",
     )  # fmt: skip
-    assert report["epochs"] < report["asked_epochs"] == 1000 and report["budget_seconds"] == 2
+    assert report["epochs"] < report["asked_epochs"] == 1000
+    assert report["budget_seconds"] == 2
 
 
 def test_single_cells_alone_are_refused(tmp_path: Path, recipe: Path) -> None:
