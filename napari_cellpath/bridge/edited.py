@@ -250,7 +250,10 @@ def _columns(regions: RedCellsLayer, rows: NDArray[np.intp]) -> dict[str, Any]:
         "labels": held,
         "verdict": list(verdicts),
         "abnormal": chances,
-        "said": [_sentence(v, p, h) for v, p, h in zip(verdicts, chances, held, strict=True)],
+        "said": [
+            "…" if waits else _sentence(v, p, h)
+            for v, p, h, waits in zip(verdicts, chances, held, table.pending[rows], strict=True)
+        ],
         "colour": [VERDICT_COLOURS.get(verdict, PENDING_COLOUR) for verdict in verdicts],
         **{name: table.features[name][rows] for name in table.p_columns},
     }

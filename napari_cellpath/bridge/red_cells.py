@@ -212,6 +212,14 @@ class RedCellsLayer(BoxedLayer):
         here = self.table.standing(row)[0]
         return tuple(n for n, is_so in zip(self.table.scheme.classes, here, strict=True) if is_so)
 
+    @timed
+    def read_with(self, scheme: Scheme) -> None:
+        """Read all answers another way; a booster that was read meanwhile judges anew."""
+        before = self.table.features["abnormal"].copy()
+        super().read_with(scheme)
+        now = self.table.features["abnormal"]
+        self._push(np.flatnonzero((before != now) & ~(np.isnan(before) & np.isnan(now))))
+
     # What the user does.
 
     def toggle(self, uids: Iterable[str], name: str) -> None:

@@ -112,7 +112,9 @@ class RegionLayers:
 
     def drop(self, regions: RedCellsLayer, *, gone: bool = False) -> None:
         """Show it no more; ``gone``: its layer was removed, and what was beside it goes too."""
-        self._held.pop(regions, None)
+        if regions not in self._held:
+            return
+        del self._held[regions]
         with suppress(ValueError):
             regions.layer.mouse_drag_callbacks.remove(self._on_press)
         for name in TRANSFORM:

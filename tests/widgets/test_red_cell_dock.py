@@ -545,6 +545,27 @@ def test_complete_here_is_of_this_system(dock, viewer, qtbot):
     assert "every region is marked" in last_notice()
 
 
+def test_painted_cells_become_regions(dock, viewer, image, field, qtbot):
+    """A mask is taken over by its connected components, so touching cells are one region."""
+    labels = viewer.add_labels(field.labels, name="painted", scale=image.scale, units=image.units)
+    at = dock.where.findData(labels)
+    dock.where.setCurrentIndex(at)
+    dock.where.activated.emit(at)
+    assert dock.frame.action.primary.text() == "Take over and classify"
+    dock.frame.action.primary.click()
+    qtbot.waitUntil(lambda: dock.session.cells is not None and len(dock.session.cells) > 0,
+                    timeout=30000)  # fmt: skip
+    regions = dock.session.cells
+    assert sorted(map(tuple, regions.table.boxes.tolist())) == sorted(
+        map(tuple, field.boxes.tolist())
+    )
+    dock.frame.action.primary.click()
+    qtbot.waitUntil(lambda: "were there already" in last_notice(), timeout=30000)
+    assert len(regions) == len(field.boxes)
+    viewer.layers.remove(labels)
+    assert dock.session.where is Where.IMAGE
+
+
 def test_model_without_detector_still_labels(viewer, image, inline, entries, qtbot):
     """Detect is off and its sliders are gone; boxes can be drawn."""
     info = entries[0].info.model_copy(update={"arguments": {"detector": None}})
