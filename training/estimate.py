@@ -49,6 +49,8 @@ def finetune_plan(
 ) -> dict[str, float]:
     """Seconds of each stage of a fine-tuning run, by the stage's name in the progress file."""
     assert recipe.finetune is not None  # the caller looked  # noqa: S101
+    if own := kit.plan(recipe, network, sides):
+        return own
     speed = _speed(recipe, network, kit)
     train, validation, frozen = len(sides.train), len(sides.validation), len(sides.frozen)
     looks, chosen = kit.inputs(kit.learning_views), kit.inputs(kit.choosing_views)

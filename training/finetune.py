@@ -78,8 +78,8 @@ def run_finetune(
             system=recipe.system, name=recipe.name, parent=entry.label,
         )  # fmt: skip
     say(
-        f"parent {entry.label}; {len(sides.train)} cells to learn from, {len(sides.validation)} to "
-        f"choose on, {len(sides.frozen)} frozen"
+        f"parent {entry.label}; {len(sides.train)} {kit.things} to learn from, "
+        f"{len(sides.validation)} to choose on, {len(sides.frozen)} frozen"
     )
     for note in sides.notes:
         say(note)
@@ -97,7 +97,8 @@ def run_finetune(
     recipe = kit.recipe = as_used(recipe, out, shrink)
     log = ProgressLog(out, finetune_plan(recipe, network, sides, kit))
     network.to(device).to(memory_format=torch.channels_last)
-    folder = _FineTuning(
+    kind = kit.run_type() or FineTuning
+    folder = kind(
         recipe, kit, entry, sides, network, out, say, should_stop, resume, device, log
     ).go()
     if project is not None:
@@ -107,7 +108,7 @@ def run_finetune(
 
 
 @dataclass
-class _FineTuning:
+class FineTuning:
     """The parts of a run, in order."""
 
     recipe: CommonRecipe
@@ -152,7 +153,7 @@ class _FineTuning:
         # Before the model: a run that is killed here is found done, and its report is there.
         report |= {"child": info.name, "model_folder": str(folder)}
         write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
-        card = write_child_card(info, report, self.kit.unit)
+        card = write_child_card(info, report, self.kit.unit, self.kit.things)
         written = save_model(folder, info, arrays, card, features)
         report["child"] = f"{written.name}@{written.sha256[:8]}"
         write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
@@ -259,7 +260,9 @@ class _FineTuning:
     def _calibrate(self, validated: NDArray[np.float64]) -> tuple[Calibration | None, str]:
         rows = self.sides.validation
         if len(rows) == 0:
-            return None, "Not calibrated: there are no validation cells that can be chosen on."
+            return None, (
+                f"Not calibrated: there are no validation {self.kit.things} that can be chosen on."
+            )
         return self.kit.calibrate(self.sides.data, self.sides.targets, rows, validated)
 
     def _report(
@@ -340,19 +343,19 @@ class _FineTuning:
                     "learnt": learnt,
                     "gate": report["gate"],
                 },
-                "metrics": _metrics(report, self.kit.unit),
+                "metrics": _metrics(report, self.kit.unit, self.kit.things),
             }
             | self.kit.facts()
         )  # fmt: skip
 
 
-def _metrics(report: dict[str, Any], unit: str) -> dict[str, Any]:
+def _metrics(report: dict[str, Any], unit: str, things: str) -> dict[str, Any]:
     """What the model folder says of the model: itself first, its parent beside it."""
     if "models" not in report:
         return {}
     return {
         "frozen": {
-            "protocol": f"cells of {unit} kept apart, of which neither model learnt; views: "
+            "protocol": f"{things} of {unit} kept apart, of which neither model learnt; views: "
             f"{report['views']}",
             "as_marked": report["models"]["child"],
             "parent": report["models"]["parent"],

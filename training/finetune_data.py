@@ -103,15 +103,15 @@ def read_sides(recipe: CommonRecipe, parent: ModelInfo) -> Sides:
     notes = []
     if len(unseen) < len(validation):
         notes.append(
-            f"{len(validation) - len(unseen)} validation cells were in the parent's training and "
-            "were not used to choose."
+            f"{len(validation) - len(unseen)} validation {kit.things} were in the parent's "
+            "training and were not used to choose."
         )
     kinds = kit.kinds(data, targets, unseen, train)
     if len(validation) and min(kinds.values()) < LEAST_TO_CHOOSE:
         held = " and ".join(f"{n} {name}" for name, n in kinds.items())
         notes.append(
-            f"The validation part holds {held} cells; at least {LEAST_TO_CHOOSE} of each are "
-            "needed to choose on, so fixed settings were used."
+            f"The validation part holds {held} {kit.things}; at least {LEAST_TO_CHOOSE} of each "
+            "are needed to choose on, so fixed settings were used."
         )
         unseen = unseen[:0]
     return Sides(data, targets, train, unseen, frozen, tuple(notes))

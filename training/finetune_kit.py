@@ -75,6 +75,8 @@ class FineTuneKit(ABC):
 
     unit: ClassVar[str] = "slides"
     """What groups are called."""
+    things: ClassVar[str] = "cells"
+    """What is learnt from, in the plural."""
     learning_views: ClassVar[str]
     """How cells are looked at for the head to learn from."""
     objective: ClassVar[Objective] = OneClass()
@@ -112,6 +114,18 @@ class FineTuneKit(ABC):
         """The one class that all cells to learn from are of, or nothing."""
         found = set(targets[train].tolist())
         return self.info.classes[found.pop()].name if len(found) == 1 else ""
+
+    def run_type(self) -> Any:
+        """A `training.finetune.FineTuning` of the system's own, or None for the common one."""
+        return None
+
+    def plan(self, recipe: CommonRecipe, network: Any, sides: Any) -> dict[str, float]:
+        """Seconds of each stage where a system reckons otherwise than cells do, else nothing.
+
+        ``sides`` are `training.finetune_data.Sides`.
+        """
+        del recipe, network, sides
+        return {}
 
     def one_class_will_do(self) -> bool:
         """Whether new cells of one class can be learnt from."""

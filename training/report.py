@@ -68,6 +68,11 @@ class Frozen:
     classes: Sequence[ClassInfo]
 
     @property
+    def things(self) -> str:
+        """What the frozen ones are called, in the plural."""
+        return "cells"
+
+    @property
     def abnormal(self) -> NDArray[np.bool_]:
         """Whether each cell is abnormal."""
         return np.array([self.classes[t].abnormal for t in self.targets], dtype=bool)
@@ -228,7 +233,7 @@ def _paired(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any
             "gain": m.plain(measure(everything, 1) - measure(everything, 0)),
             "interval": [m.plain(v) for v in interval],
         }
-        found["resampled"] = resampled
+        found["resampled"] = resampled if resampled == "groups" else cells.things
     return found
 
 
@@ -271,17 +276,19 @@ def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[s
     if cells.only_kind:
         return {
             "passed": False,
-            "why": f"The frozen part holds only {cells.only_kind} cells; {NOTHING_SHOWN}.",
+            "why": f"The frozen part holds only {cells.only_kind} {cells.things}; {NOTHING_SHOWN}.",
             "measures": {},
         }
     names = cells.gate_measures
-    measures = {key: [parent[key], child[key]] for key in names}
+    measures = {
+        key: [parent[key], child[key]] for key in names if None not in (parent[key], child[key])
+    }
     worse = [
         f"{names[key]} {new:.4f} after {old:.4f}"
         for key, (old, new) in measures.items()
         if new < old
     ]
-    where = f"on the {len(cells.records)} frozen cells"
+    where = f"on the {len(cells.records)} frozen {cells.things}"
     if all(old == new for old, new in measures.values()) and child["brier"] > parent["brier"]:
         # A parent that ranks and calls every frozen cell as well hides a child that is less sure.
         measures["brier"] = [parent["brier"], child["brier"]]

@@ -48,7 +48,13 @@ def head_input(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def through_head(head: nn.Module, features: Tensor) -> Tensor:
-    """Logits (n, n_classes) of features (n, d) as `head_input` gives them."""
+    """Logits (n, n_classes) of features (n, d) as `head_input` gives them.
+
+    A 1x1 convolution is a head of single places.
+    """
+    if isinstance(head, nn.Conv2d):
+        of_places: Tensor = head(features[:, :, None, None])
+        return of_places.flatten(1)
     logits: Tensor = head(features[:, :, None, None] if pools(head) else features)
     return logits
 

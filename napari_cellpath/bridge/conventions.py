@@ -182,6 +182,30 @@ def placing(image: Image) -> dict[str, Any]:
     return {name: getattr(image, name) for name in (*TRANSFORM, "axis_labels")}
 
 
+def placing_at(
+    image: Image, row: float, col: float, step: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
+    """What lays an array over a part of an image.
+
+    Parameters
+    ----------
+    image
+        The image's layer.
+    row, col
+        Level-0 coordinates (integers are pixel centres) of the middle of the array's first pixel.
+    step
+        Level-0 rows and columns that a pixel of the array spans.
+    """
+    placed = placing(image)
+    away = np.subtract(image.data_to_world((row, col)), image.data_to_world((0.0, 0.0)))
+    # Our translation acts before the layer's affine map, which moves the world.
+    linear = np.asarray(image.affine.linear_matrix)[-2:, -2:]
+    moved = np.linalg.solve(linear, np.asarray(away)[-2:])
+    placed["translate"] = np.asarray(image.translate) + moved
+    placed["scale"] = np.asarray(image.scale) * np.asarray(step)
+    return placed
+
+
 def create_points_layer(
     image: Image,
     role: Role,
@@ -221,7 +245,7 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
 
 
 def create_complete_layer(image: Image, system: System = System.DEEPPAP) -> Shapes:
-    """Empty layer of *Complete here* rectangles for an image, not yet in a viewer."""
+    """Empty layer of a system's *Complete here* rectangles on an image, not yet in a viewer."""
     image_shape(image)
     return Shapes(
         ndim=2,
@@ -237,13 +261,9 @@ def create_complete_layer(image: Image, system: System = System.DEEPPAP) -> Shap
 def complete_layer_of(
     image: Image, layers: Iterable[Layer], system: System = System.DEEPPAP
 ) -> Shapes | None:
-    """The *Complete here* layer of an image and a system, or None."""
-    link = facts_of(image).get("link")
-    for layer in layers:
-        facts = facts_of(layer)
-        ours = isinstance(layer, Shapes) and facts.get("role") == Role.COMPLETE
-        ours = ours and facts.get("system", System.DEEPPAP) == system
-        if ours and link and facts.get("image_link") == link:
+    """A system's *Complete here* layer of an image, or None."""
+    for layer in layers_of(image, Role.COMPLETE, layers):
+        if isinstance(layer, Shapes) and facts_of(layer).get("system", System.DEEPPAP) == system:
             return layer
     return None
 

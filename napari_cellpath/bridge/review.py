@@ -5,7 +5,7 @@ A system takes part in the review by one class that fits `ReviewItems`, named in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.red_cells import RedCellsLayer, RegionScheme, tint_of
+from napari_cellpath.bridge.review_tissue import TissueReview
 from napari_cellpath.core import requests
 from napari_cellpath.core.annotations import parted
 from napari_cellpath.core.doubt import ItemFacts, Rows
@@ -322,7 +323,10 @@ class RegionReview(ObjectReview):
             self.objects.correct_each(dict.fromkeys(uids, ""))
 
 
-PILES = (ObjectReview.of,)
+PILES: tuple[Callable[[Layer, Iterable[Layer]], ReviewItems | None], ...] = (
+    ObjectReview.of,
+    TissueReview.of,
+)
 """What makes the items of a layer, or None: one for each kind of layer there is."""
 
 

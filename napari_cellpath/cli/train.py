@@ -17,7 +17,7 @@ import typer
 
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import RecipeError
-from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset, System
+from napari_cellpath.core.vocabulary import Average, Blend, Border, Channel, Preset, System
 
 
 class Part(StrEnum):
@@ -132,6 +132,21 @@ def evaluate(
     channel: Annotated[
         Channel, typer.Option(help="hep2: which plane of a colour image is looked at.")
     ] = Channel.GREEN,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=8, help="hspnet: pixels between tiles; default is the model's own."),
+    ] = None,
+    blend: Annotated[
+        Blend | None, typer.Option(help="hspnet: weight of overlapping tiles; default the model's.")
+    ] = None,
+    least_lesion: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="hspnet: pieces of called tissue below so many square micrometres (pixels where "
+            "the scale is not known) count as background.",
+        ),
+    ] = 0.0,
     iou: Annotated[
         float, typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true.")
     ] = 0.5,
@@ -146,6 +161,8 @@ def evaluate(
     looks: dict[str, Any]
     if system is System.HEP2:
         looks = {"average": average, "channel": channel}
+    elif system is System.HSPNET:
+        looks = {"stride": stride, "blend": blend, "least_lesion": least_lesion}
     elif system is System.RBC:
         looks = {"iou": iou}
     else:
@@ -154,12 +171,13 @@ def evaluate(
             "seed": seed,
         }  # fmt: skip
     shown = sys.stderr.isatty()
+    what = "regions" if system is System.HSPNET else "cells"
 
     def tell(done: int, total: int) -> None:
         if done == 1 and not shown:
-            typer.echo(f"Scoring {total} cells.", err=True)
+            typer.echo(f"Scoring {total} {what}.", err=True)
         elif shown:
-            typer.echo(f"\r{done} of {total} cells", nl=done == total, err=True)
+            typer.echo(f"\r{done} of {total} {what}", nl=done == total, err=True)
 
     report = training.evaluate(
         system, model, data, out, part=None if part is None else part.value, device=device,

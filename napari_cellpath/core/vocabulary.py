@@ -59,6 +59,12 @@ NORMAL, ABNORMAL = "normal", "abnormal"
 """The two verdicts on a region of red cells."""
 
 
+CIN_CLASSES = ("background", "normal", "CIN1", "CIN2", "CIN3")
+"""What a pixel of cervical epithelium may be, in the order of severity (papers.md 3.1)."""
+CIN_COLOURS = ("#000000", "#ffffff", "#00ff00", "#0000ff", "#ff0000")
+"""The paper's colours of them (its Fig. 4)."""
+
+
 class Fit(StrEnum):
     """How a box of any proportions becomes the square that the label heads see."""
 
@@ -128,6 +134,7 @@ class Role(StrEnum):
     FIELD_REGIONS = "field-regions"  # the outlines of all their boxes, one light layer
     EDITED = "edited"  # the few that are drawn or changed now, shapes
     TISSUE = "tissue"  # classes of a slide region, labels
+    PAINTED = "painted"  # what a person painted over it, labels at the image's resolution
     CLASS_PROBABILITY = "class-probability"
     ENTROPY = "entropy"
     COMPLETE = "complete"  # rectangles in which whatever is not marked is not there

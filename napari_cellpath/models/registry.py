@@ -24,6 +24,7 @@ DEFAULT_MODELS: dict[System, str] = {
     System.DEEPPAP: "deeppap-herlev",
     System.RBC: "rbc-chula",
     System.HEP2: "hep2-i3a",
+    System.HSPNET: "hspnet-glas-colon",
 }
 """What a widget offers first; the starter of each system."""
 

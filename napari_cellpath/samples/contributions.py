@@ -54,6 +54,22 @@ def hep2_field_layers() -> list[LayerData]:
     ]
 
 
+def tissue_field_layers() -> list[LayerData]:
+    """A generated field of stained tissue; its true classes as hidden labels."""
+    from napari_cellpath.samples.tissue import tissue_field
+
+    field = tissue_field()
+    placed = _placed(field.mpp)
+    return [
+        (
+            field.image,
+            {"name": "tissue", "rgb": True, **_facts("generated", field.mpp), **placed},
+            "image",
+        ),
+        (field.labels, {"name": "true classes", "visible": False, **placed}, "labels"),
+    ]
+
+
 def smear_field_layers() -> list[LayerData]:
     """A generated blood smear; its cells as hidden labels, its true regions as hidden boxes."""
     from napari_cellpath.core.vocabulary import RBC_TYPES

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from napari_cellpath.core.errors import UnknownNameError
-from napari_cellpath.core.vocabulary import PATTERNS, RBC_TYPES, System
+from napari_cellpath.core.vocabulary import CIN_CLASSES, PATTERNS, RBC_TYPES, System
 from napari_cellpath.systems.deeppap.presets import CROP, PATCH, VIEW
 from napari_cellpath.systems.hep2.cells import FRAMING, SIZE
+from napari_cellpath.systems.hspnet.tiles import STRIDE, TILE
 from napari_cellpath.systems.protocol import SystemEntry, load_object
 
 DETECTORS = (
@@ -57,6 +58,18 @@ SYSTEMS: dict[System, SystemEntry] = {
         },
         n_classes=len(PATTERNS),
         input={"channels": 1, "range": [0, 1], "size": SIZE, "framing": FRAMING},
+    ),
+    System.HSPNET: SystemEntry(
+        plan="napari_cellpath.systems.hspnet.plans:make_plan",
+        predictor="napari_cellpath.systems.hspnet.predict:TissuePredictor",
+        architectures={
+            "hspnet-resnet101": "napari_cellpath.systems.hspnet.network:hspnet_resnet101",
+            "hspnet-resnet34": "napari_cellpath.systems.hspnet.network:hspnet_resnet34",
+            "hspnet-resnet18": "napari_cellpath.systems.hspnet.network:hspnet_resnet18",
+            "hspnet-squeezenet": "napari_cellpath.systems.hspnet.network:hspnet_squeezenet",
+        },
+        n_classes=len(CIN_CLASSES),
+        input={"channels": "RGB", "range": [0, 255], "tile": TILE, "stride": STRIDE},
     ),
 }
 

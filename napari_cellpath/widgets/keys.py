@@ -130,6 +130,29 @@ class KeySheet(QDialog):
         return [*lines, ("Delete", "Forget the selected"), (SHEET_KEY, "This sheet")]
 
 
+class PaintKeySheet(KeySheet):
+    """The keys of tissue layers and of what is painted on them."""
+
+    @staticmethod
+    def words(_kind: Kind | None) -> tuple[str, str]:
+        """Title, and when the keys work."""
+        return "Keys on tissue", "They work while a tissue or painted layer is the active layer."
+
+    @staticmethod
+    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+        """Key and meaning of every shortcut."""
+        return [
+            (shortcut_of("run"), "Segment what is chosen"),
+            *((f"Alt+{n}", f"Take the brush with “{c}”") for n, c in _numbered(classes)),
+            (shortcut_of("accept"), "What the model says of what is in view becomes your word"),
+            (shortcut_of("undo"), "Take the last stroke back"),
+            (shortcut_of("redo"), "Make the stroke that was undone again"),
+            ("[ and ]", "Smaller and larger brush"),
+            ("Space", "Held: move the image"),
+            (SHEET_KEY, "This sheet"),
+        ]
+
+
 class GalleryKeySheet(KeySheet):
     """The keys of the review's gallery."""
 

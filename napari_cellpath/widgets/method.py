@@ -15,10 +15,20 @@ from napari_cellpath.core.requests import (
     Nucleus,
     NucleusRequest,
     PatternRequest,
+    SegmentRequest,
 )
-from napari_cellpath.core.vocabulary import Average, Border, Channel, Fit, Preset
+from napari_cellpath.core.vocabulary import (
+    Average,
+    Blend,
+    Border,
+    Channel,
+    Fit,
+    Preset,
+    RegionMode,
+)
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.systems.hep2.cells import CellInput
+from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2
 from napari_cellpath.systems.rbc.boxes import RegionInput
 from napari_cellpath.systems.rbc.verdict import Verdict
 
@@ -157,6 +167,44 @@ class CellMethod(Chosen):
         return PatternRequest(
             image, tuple(cells), str(self.entry.folder), channel=self.channel, average=self.average
         )
+
+
+@dataclass(frozen=True)
+class TissueMethod(Chosen):
+    """Model, mode, blend and stride decide the classes of a region; the rest only reads them.
+
+    ``stride`` None is the model's own. ``smallest`` is the area in mm2 below which
+    a lesion does not make its class the worst grade.
+    """
+
+    mode: RegionMode = RegionMode.EXACT
+    blend: Blend = Blend.RBF
+    stride: int | None = None
+    probabilities: bool = False
+    skip_empty: bool = False
+    smallest: float = LEAST_LESION_MM2
+
+    def with_changes(self, **changes: Any) -> TissueMethod:
+        """Another method; another model has a stride of its own."""
+        if "entry" in changes:
+            changes.setdefault("stride", None)
+        return replace(self, **changes)
+
+    def request(
+        self,
+        image: Image,
+        store: str,
+        region: tuple[int, int, int, int] | None,
+        polygon: Sequence[tuple[float, float]] = (),
+    ) -> SegmentRequest:
+        """The request that segments this region into a store."""
+        if self.entry is None:
+            raise ValueError("no model was chosen")
+        return SegmentRequest(
+            image, str(self.entry.folder), store, region, tuple(polygon),
+            None if self.blend is Blend.NONE else self.stride, self.blend, self.mode,
+            self.probabilities, self.skip_empty, first_estimate=True,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

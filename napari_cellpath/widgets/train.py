@@ -45,6 +45,7 @@ from napari_cellpath.widgets.train_words import (
     RECIPE,
     SYSTEMS,
     duration,
+    labelled_systems,
     summary,
 )
 
@@ -192,10 +193,7 @@ class TrainDock(Themed):
         choices = [Choice(s, text) for s, text in SYSTEMS.items() if s in with_model]
         now = self.system.currentData()
         if project is not None and not self._system_chosen:
-            labelled = [
-                System(f.get("system", System.DEEPPAP))
-                for f in project.state.objects.values() if f.get("labels")
-            ]  # fmt: skip
+            labelled = labelled_systems(project)
             now = max(SYSTEMS, key=labelled.count) if labelled else now
         there = [choice.value for choice in choices]
         system = now if now in there else there[0] if there else System.DEEPPAP

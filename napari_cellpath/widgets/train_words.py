@@ -12,6 +12,7 @@ from napari_cellpath.widgets.sections import Choice
 SYSTEMS = {
     System.DEEPPAP: "DeepPap (nuclei)",
     System.RBC: "RBC (red cells)",
+    System.HSPNET: "HSP-Net (tissue)",
     System.HEP2: "HEp-2 (patterns)",
 }
 RECIPE = "recipe"
@@ -44,6 +45,10 @@ UNITS = {System.HEP2: "specimen"}
 """What images are grouped by, where it is no slide."""
 
 
+_PAINTED = f"/{System.HSPNET}"
+"""At the end of the names of rasters of painted tissue."""
+
+
 def duration(seconds: float) -> str:
     """Seconds in words."""
     if seconds < 90:
@@ -51,10 +56,51 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
+def labelled_systems(project: Project) -> list[System]:
+    """The system of everything that a person labelled; of painted images once each."""
+    found = [
+        System(f.get("system", System.DEEPPAP))
+        for f in project.state.objects.values() if f.get("labels")
+    ]  # fmt: skip
+    return found + [System.HSPNET for name in project.state.rasters if name.endswith(_PAINTED)]
+
+
+def _painted(project: Project) -> str:
+    """What was painted, on which side of the split."""
+    images = {image.key: image for image in all_images(project)}
+    parts = ledger.parts(project)
+    pixels: dict[Part, int] = dict.fromkeys(Part, 0)
+    slides: dict[Part, set[str]] = {part: set() for part in Part}
+    for name, raster in project.state.rasters.items():
+        image = images.get(name.removesuffix(_PAINTED)) if name.endswith(_PAINTED) else None
+        if image is not None:
+            part = parts[image.group]
+            pixels[part] += sum(int((tile > 0).sum()) for tile in raster.tiles.values())
+            slides[part].add(image.group)
+    rectangles = sum(
+        bool(f.get("complete")) and f.get("system") == System.HSPNET
+        for f in project.state.objects.values()
+    )
+
+    def side(part: Part) -> str:
+        of = len(slides[part])
+        return f"{pixels[part] / 1e6:.2f} million painted pixels of {of} slide{'s'[: of != 1]}"
+
+    text = f"Learns from {side(Part.TRAIN)}"
+    if rectangles:
+        text += f", and {rectangles} complete rectangle{'s'[: rectangles != 1]}"
+    text += f", is measured on {side(Part.FROZEN)} kept apart."
+    if not slides[Part.FROZEN]:
+        text += " Paint on a frozen slide too: without it nothing can be shown."
+    return text
+
+
 def summary(project: Project | None, system: System = System.DEEPPAP) -> str:
     """What there is to learn from, to choose on, and to be measured on."""
     if project is None:
         return "Correct some calls first, or open a project: models learn from a person's labels."
+    if system == System.HSPNET:
+        return _painted(project)
     groups = {image.key: image.group for image in all_images(project)}
     parts = ledger.parts(project)
     unit = UNITS.get(system, "slide")

@@ -139,3 +139,37 @@ def _refit(
     card = f"# {folder.name}\n\n{info.name} with a head blind to some classes, for tests.\n"
     save_model(folder, info, network_arrays(network.eval(), half=True), card, kept)
     return folder
+
+
+def write_blinded_to_tissue(model: Path, name: str, folder: Path) -> Path:
+    """Refit the last convolution of an HSP-Net model to its own features without one class.
+
+    Parameters
+    ----------
+    model
+        A model folder that carries features of pixels.
+    name
+        Of the class to be blind to; it is hardly ever called.
+    folder
+        To write; its name becomes the model's.
+    """
+    network, info = load_network(model)
+    shipped = _features_of(model)
+    blind = shipped["targets"] == info.class_names.index(name)
+    known = torch.from_numpy(shipped["features"][~blind].astype(np.float32))
+    wanted = torch.from_numpy(shipped["targets"][~blind].astype(np.int64))
+    torch.manual_seed(0)
+    last = network.head[-1].train()
+    optimiser = torch.optim.AdamW(last.parameters(), lr=5e-3, weight_decay=0.01)
+    for _ in range(STEPS):
+        rows = torch.randint(len(known), (512,))
+        logits = F.linear(known[rows], last.weight[:, :, 0, 0], last.bias)
+        loss = F.cross_entropy(logits, wanted[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    info = info.model_copy(update={"name": folder.name, "calibration": None, "metrics": {}})
+    kept = {key: values[~blind] for key, values in shipped.items()}
+    card = f"# {folder.name}\n\n{info.name} with an end blind to {name}, for tests.\n"
+    save_model(folder, info, network_arrays(network.eval(), half=True), card, kept)
+    return folder

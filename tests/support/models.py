@@ -5,7 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from napari_cellpath.core.vocabulary import CLASS_COLOURS, PATTERNS, RBC_TYPES, System
+from napari_cellpath.core.vocabulary import (
+    CIN_CLASSES,
+    CIN_COLOURS,
+    CLASS_COLOURS,
+    PATTERNS,
+    RBC_TYPES,
+    System,
+)
 from napari_cellpath.models import ClassInfo, ModelInfo, save_model
 from napari_cellpath.systems.catalogue import build
 from napari_cellpath.systems.rbc.verdict import Booster
@@ -118,4 +125,47 @@ def write_random_model(
         | overrides
     )
     save_model(folder, info, tensors | beside, f"# {folder.name}\n\nRandom weights, for tests.\n")
+    return folder
+
+
+def write_tissue_model(folder: Path, seed: int = 0, **overrides) -> Path:
+    """Write a small HSP-Net model with random weights: five classes, tiles of 64 at stride 16.
+
+    Its last layer is set so that every class is called somewhere on a varied image.
+    """
+    arguments = overrides.pop("arguments", {"width": 0.0625})
+    architecture = overrides.pop("architecture", "hspnet-squeezenet")
+    names = overrides.pop("names", CIN_CLASSES)
+    network = build(architecture, n_classes=len(names), **arguments).eval()
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.arange(128.0)
+    waves = [torch.sin(rows / n)[:, None] * torch.cos(rows / (n + 2)) for n in (5, 7, 9)]
+    with torch.no_grad():
+        for weights in network.parameters():
+            if weights.dim() > 1:
+                deviation = (2.0 / weights[0].numel()) ** 0.5
+                weights.copy_(torch.randn(weights.shape, generator=generator) * deviation)
+        seen = network.features(torch.stack(waves)[None] * 2).flatten(2)[0]
+        spread = torch.randn(len(names), len(seen), generator=generator)
+        spread = spread / seen.std(dim=1).clamp_min(1e-3)
+        network.head[-1].weight.copy_(spread[..., None, None])
+        network.head[-1].bias.copy_(-spread @ seen.mean(dim=1))
+    info = ModelInfo(
+        **{
+            "name": folder.name,
+            "system": System.HSPNET,
+            "architecture": architecture,
+            "arguments": arguments,
+            "classes": tuple(
+                ClassInfo(name=name, colour=colour, abnormal=i > 1)
+                for i, (name, colour) in enumerate(zip(names, CIN_COLOURS, strict=False))
+            ),
+            "input": {"tile": 64, "stride": 16},
+            "mpp": 1.0,
+            "metrics": {"note": "random weights, for tests"},
+        }
+        | overrides
+    )
+    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    save_model(folder, info, tensors, f"# {folder.name}\n\nRandom weights, for tests.\n")
     return folder
