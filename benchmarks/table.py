@@ -23,9 +23,10 @@ convolution) on 2000 x 2000 pixels. P4: one cell, preset `paper`, from the file 
 is the same network, precision and batches on tensors that lie ready; the PIL loop rotates, crops
 and resizes with PIL and feeds the network as trained one input at a time. P5: press of the mouse
 button to the score on the layer in a real window, preset `fast`; under load 1000-view jobs run
-beside it. P9: the starter recipe's network, same frozen layers and batch; the reference trains as
-torchvision's classification script does. P11: fresh processes; the plugin's manifest and package,
-then the modules of the dock.
+beside it. P6: SqueezeNet cascade, a file to calls; *alone* are trunk and heads, or the detector, on
+tensors that lie ready; drawn boxes go through the worker process. P9: the starter recipe's network,
+same frozen layers and batch; the reference trains as torchvision's classification script does. P11:
+fresh processes; the plugin's manifest and package, then the modules of the dock.
 """
 
 
@@ -81,6 +82,17 @@ LINES = (
         "P5", "ten inputs, network alone, best ms", "",
         _ms("ten_inputs_forward_fp32_ms", "as computed", "best"),
     ),
+    Line(
+        "P6", "red-cell patches, whole / network alone", "≤ 1.05",
+        _ms("patches_whole_over_pure"), True,
+    ),
+    Line(
+        "P6", "detector of a 640 x 480 field, whole / alone", "≤ 1.3",
+        _ms("detector_whole_over_pure"), True,
+    ),
+    Line("P6", "the same field, whole, ms", "", _ms("detector_640x480_ms"), True),
+    Line("P6", "box drawn to answer, p95 ms", "≤ 250", _ms("drawn_to_answer_ms", "p95")),
+    Line("P6", "label flipped to verdict, p95 ms", "≤ 50", _ms("flip_to_verdict_ms", "p95")),
     Line("P9", "training, images a second", "", _ms("images_per_s"), True),
     Line("P9", "training, whole / pure step", "≤ 1.05 (GPU 1.10)", _ms("whole_over_pure"), True),
     Line("P9", "training, ours / torchvision-shaped loop", "≥ 1.8", _ms("over_reference"), True),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from napari_cellpath.core.vocabulary import (
@@ -9,10 +10,12 @@ from napari_cellpath.core.vocabulary import (
     CIN_COLOURS,
     CLASS_COLOURS,
     PATTERNS,
+    RBC_TYPES,
     System,
 )
 from napari_cellpath.models import ClassInfo, ModelInfo, save_model
 from napari_cellpath.systems.catalogue import build
+from napari_cellpath.systems.rbc.verdict import Booster
 
 
 def write_pattern_model(folder: Path, seed: int = 0, **overrides) -> Path:
@@ -35,6 +38,50 @@ def write_pattern_model(folder: Path, seed: int = 0, **overrides) -> Path:
     )
 
 
+def small_booster(columns=(1, 2, 3, 4, 5)) -> Booster:
+    """One stump a column: a type that is there (above 0.5) speaks for abnormal."""
+    n = len(columns)
+    first = 3 * np.arange(n, dtype=np.int32)
+    nodes = np.arange(3 * n, dtype=np.int32)
+    left, right = nodes.copy(), nodes.copy()
+    left[first], right[first] = first + 1, first + 2
+    feature = np.zeros(3 * n, np.int32)
+    feature[first] = columns
+    threshold, value = np.zeros(3 * n), np.zeros(3 * n)
+    threshold[first], value[first + 1], value[first + 2] = 0.5, -2.0, 12.0
+    return Booster(first, left, right, feature, threshold, value, np.array([0.0, 0.5]))
+
+
+def write_region_model(folder: Path, seed: int = 0, **overrides) -> Path:
+    """Write a small RBC model: random detector, trunk and heads, and a booster of five stumps.
+
+    Its detector finds things everywhere, its heads give each box probabilities of its own.
+    """
+    return write_random_model(
+        folder,
+        "rbc-cascade",
+        len(RBC_TYPES),
+        seed,
+        **{
+            "system": System.RBC,
+            "arguments": {
+                "detector": "squeezenet-fpn",
+                "detector_arguments": {"channels": 8, "representation": 16, "proposals": 24},
+                "trunk": "squeezenet-features",
+                "hidden": 8,
+            },
+            "classes": tuple(
+                ClassInfo(name=name, colour=CLASS_COLOURS[i], abnormal=i > 0)
+                for i, name in enumerate(RBC_TYPES)
+            ),
+            "input": {"patch": 40, "fit": "stretch", "score": 0.5, "scale": 1.0},
+            "mpp": None,
+            "beside": small_booster().tensors(),
+        }
+        | overrides,
+    )
+
+
 def write_random_model(
     folder: Path,
     architecture: str = "squeezenet1_0",
@@ -42,14 +89,20 @@ def write_random_model(
     seed: int = 0,
     **overrides,
 ) -> Path:
-    """Write a model folder with random weights whose scores differ clearly between cells."""
+    """Write a model folder with random weights whose scores differ clearly between cells.
+
+    ``beside`` are arrays that fill no network, such as a booster's.
+    """
+    beside = overrides.pop("beside", {})
     generator = torch.Generator().manual_seed(seed)
     network = build(architecture, n_classes=n_classes, **overrides.get("arguments", {}))
     tensors = {}
     for name, tensor in network.state_dict().items():
-        if tensor.dim() > 1 and name not in ("mean", "std"):
-            fan_in = tensor[0].numel()
+        if tensor.dim() > 1 and name.rpartition(".")[2] not in ("mean", "std"):
+            fan_in = tensor.shape[-1] if name.startswith("heads.") else tensor[0].numel()
             tensor = torch.randn(tensor.shape, generator=generator) * (2.0 / fan_in) ** 0.5
+            if ".rpn." in name or "bbox_pred" in name:
+                tensor *= 0.02  # else boxes are flung off the image
         tensors[name] = tensor.numpy()
     info = ModelInfo(
         **{
@@ -71,7 +124,7 @@ def write_random_model(
         }
         | overrides
     )
-    save_model(folder, info, tensors, f"# {folder.name}\n\nRandom weights, for tests.\n")
+    save_model(folder, info, tensors | beside, f"# {folder.name}\n\nRandom weights, for tests.\n")
     return folder
 
 

@@ -1,6 +1,6 @@
 """Regions of a slide: HSP-Net's whole pipeline against the network alone, and against MONAI.
 
-``python -m benchmarks.region [--architecture hspnet-resnet34] [--device cpu] [--monai FOLDER]``
+``python -m benchmarks.tissue [--architecture hspnet-resnet34] [--device cpu] [--monai FOLDER]``
 needs no trained model: the weights are random, which changes no time. What is measured:
 
 * ``whole_over_pure``: from the file to the finished store, over the same tiles through the network
@@ -360,7 +360,7 @@ def memory() -> dict[str, Any]:
     peaks = {}
     for side in MEMORY_SIDES:
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.region", "--hold", str(side)],
+            [sys.executable, "-m", "benchmarks.tissue", "--hold", str(side)],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         peaks[side] = json.loads(done.stdout.strip().splitlines()[-1])
