@@ -92,12 +92,13 @@ def measure(model: str, device: str, rounds: int, boxes: int = 400) -> dict[str,
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model or write_untrained(folder / "model")
+        label = find_model(model, System.RBC).label
         image = _field(folder / "field.png")
         patches, detector = _pipelines(model, image, device, rounds, boxes)
         drawn = _drawn(model, image, device)
         flips = [_seconds(lambda: _flip(model)) for _ in range(DRAWN)]
     return {
-        "model": find_model(model, System.RBC).label,
+        "model": label,
         "boxes": boxes,
         "patches_whole_over_pure": _ratio(patches),
         "patch_ms": round(1000 * patches.best["whole"] / boxes, 2),

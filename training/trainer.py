@@ -268,10 +268,23 @@ def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {k: torch.stack([s[k].float() for s in states]).mean(dim=0) for k in states[0]}
 
 
+def halved(values: Tensor) -> Tensor:
+    """Weights in float16, or as they are where a value is too large for it.
+
+    Variances that a batch normalisation keeps may be: of a large input they reach millions.
+    """
+    if not values.is_floating_point():
+        return values
+    short = values.half()
+    return short if bool(torch.isfinite(short).all()) else values.float()
+
+
 def network_arrays(network: nn.Module, half: bool) -> dict[str, NDArray[Any]]:
-    """Weights as NumPy arrays, in float16 if ``half``."""
-    kind = torch.float16 if half else torch.float32
+    """Weights as NumPy arrays, in float16 if ``half``; see `halved`."""
+
+    def stored(v: Tensor) -> Tensor:
+        return halved(v) if half else v.float() if v.is_floating_point() else v
+
     return {
-        k: v.detach().to("cpu", kind if v.is_floating_point() else v.dtype).contiguous().numpy()
-        for k, v in network.state_dict().items()
+        k: stored(v.detach().cpu()).contiguous().numpy() for k, v in network.state_dict().items()
     }

@@ -33,7 +33,7 @@ from training.progress import ProgressLog
 from training.recipe import CommonRecipe, check_recipe, read_recipe, recipe_of, write_recipe
 from training.splits import SplitPlan, make_split
 from training.systems import entry, load
-from training.trainer import R, Rows, Trainer, network_arrays
+from training.trainer import R, Rows, Trainer, halved, network_arrays
 
 Say = Callable[[str], None]
 Pooled = dict[str, NDArray[Any]]
@@ -228,9 +228,7 @@ class TrainingRun(ABC, Generic[R]):
         before = {k: v.clone() for k, v in network.state_dict().items()}
         rows = self.split.reserve if len(self.split.reserve) else self.split.folds[0]
         exact = self.measures(network, rows)
-        network.load_state_dict(
-            {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in before.items()}
-        )
+        network.load_state_dict({k: halved(v).to(v.dtype) for k, v in before.items()})
         rounded = self.measures(network, rows)
         moved = float(np.nanmax([abs(exact[k] - rounded[k]) for k in exact]))
         if moved <= HALF_PRECISION_TOLERANCE:

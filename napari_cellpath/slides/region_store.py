@@ -16,11 +16,9 @@ the program, the rows the journal counts are whole.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,106 +27,32 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import CellpathError, OutputError, UnreadableImageError
 from napari_cellpath.core.files import write_atomically
-from napari_cellpath.core.requests import FileImage, Image
+from napari_cellpath.slides.region_facts import FIRST_NO_CLASS as FIRST_NO_CLASS
+from napari_cellpath.slides.region_facts import FORMAT as FORMAT
+from napari_cellpath.slides.region_facts import JOURNAL as JOURNAL
+from napari_cellpath.slides.region_facts import LOOK as LOOK
+from napari_cellpath.slides.region_facts import SKIPPED as SKIPPED
+from napari_cellpath.slides.region_facts import UNREADABLE as UNREADABLE
+from napari_cellpath.slides.region_facts import UNSEEN as UNSEEN
+from napari_cellpath.slides.region_facts import Progress as Progress
+from napari_cellpath.slides.region_facts import RegionFacts as RegionFacts
+from napari_cellpath.slides.region_facts import (
+    differing,
+    image_labels,
+    journal_text,
+    multiscales,
+)
+from napari_cellpath.slides.region_facts import fingerprint as fingerprint
+from napari_cellpath.slides.region_facts import level_shapes as level_shapes
+from napari_cellpath.slides.region_facts import read_journal as read_journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import zarr
 
-UNSEEN = 255
-"""Not computed yet, or outside the polygon."""
-SKIPPED = 254
-"""Left out because the thumbnail shows no tissue there."""
-UNREADABLE = 253
-"""The file's pixels there are damaged."""
-FIRST_NO_CLASS = 253
-
-JOURNAL = "cellpath.json"
-FORMAT = 1
-LOOK = 4
-"""Every as many pixels hold one of the first look."""
-
 _CHUNK_COLS = 2048
 _CHUNK_ROWS = (32, 512)
-_COARSEST = 1024
-_SAMPLE = 32
-
-
-@dataclass(frozen=True)
-class RegionFacts:
-    """What a store is of: all that decides its pixels, and what is needed to show them.
-
-    Attributes
-    ----------
-    image
-        ``name``, ``shape``, ``fingerprint`` and ``mpp`` of the image.
-    model
-        ``name@hash``.
-    sha256
-        Of the model.
-    class_names, colours, abnormal
-        Of the model's classes, in order.
-    shape
-        Rows and columns.
-    step
-        Level-0 pixels (rows, columns) that one pixel of the store spans.
-    corner
-        Upper left corner in level-0 pixel edges (row, column).
-    mpp
-        Micrometres per pixel of the store, or None.
-    layout
-        How it was computed: level, ratio, tile, stride, blend, mode ...
-    polygon
-        Corners (row, col) in level-0 pixels, napari convention; empty without one.
-    probabilities
-        Whether those are stored too.
-    """
-
-    image: Mapping[str, Any]
-    model: str
-    sha256: str
-    class_names: tuple[str, ...]
-    colours: tuple[str, ...]
-    abnormal: tuple[bool, ...]
-    shape: tuple[int, int]
-    step: tuple[float, float]
-    corner: tuple[float, float]
-    mpp: float | None
-    layout: Mapping[str, Any]
-    polygon: tuple[tuple[float, float], ...] = ()
-    probabilities: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """As the journal holds it, comparable with `==`."""
-        facts: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return facts
-
-    @classmethod
-    def of_json(cls, facts: Mapping[str, Any]) -> RegionFacts:
-        """The other way round."""
-        kept = dict(facts)
-        for key in ("class_names", "colours", "abnormal", "shape", "step", "corner"):
-            kept[key] = tuple(kept[key])
-        kept["polygon"] = tuple(tuple(corner) for corner in kept["polygon"])
-        return cls(**kept)
-
-
-@dataclass
-class Progress:
-    """What the journal says of how far a store is.
-
-    ``counts`` has one number a value of a pixel (256); ``damaged`` are boxes (top, left, bottom,
-    right) of the image's grid that could not be read, ``segments`` the file's tiles in the region.
-    """
-
-    rows_done: int = 0
-    complete: bool = False
-    counts: list[int] = field(default_factory=lambda: [0] * 256)
-    damaged: list[tuple[int, int, int, int]] = field(default_factory=list)
-    segments: int = 0
-    precision: str = ""
-    device: str = ""
 
 
 class RegionStore:
@@ -185,8 +109,9 @@ class RegionStore:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise OutputError(f"{folder} exists and is no region of ours; choose another.")
         chunk_rows = int(np.clip(chunk_rows, *_CHUNK_ROWS))
+        staging = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         with _writing(folder):
-            group = zarr.open_group(str(folder), mode="a", zarr_format=2)
+            group = zarr.open_group(str(staging), mode="w", zarr_format=2)
             for number, shape in enumerate(level_shapes(facts.shape)):
                 _array(group, str(number), shape, (chunk_rows, _CHUNK_COLS), UNSEEN)
                 if facts.probabilities:
@@ -194,14 +119,17 @@ class RegionStore:
                         group, f"probabilities/{number}", (len(facts.class_names), *shape),
                         (1, chunk_rows, _CHUNK_COLS), 0,
                     )  # fmt: skip
-            group.attrs.update(_multiscales(facts, facts.shape, "classes") | _labels(facts))
+            group.attrs.update(multiscales(facts, facts.shape, "classes") | image_labels(facts))
             if facts.probabilities:
                 group["probabilities"].attrs.update(
-                    _multiscales(facts, facts.shape, "probabilities", channels=True)
+                    multiscales(facts, facts.shape, "probabilities", channels=True)
                 )
-        store = cls(folder, facts, Progress(), "r+")
-        store._note()
-        return store
+            # Complete or not at all: arrays without a journal would be nobody's.
+            write_atomically(staging / JOURNAL, journal_text(facts, Progress()))
+            if folder.exists():
+                folder.rmdir()
+            staging.rename(folder)
+        return cls(folder, facts, Progress(), "r+")
 
     @classmethod
     def open(cls, path: Path | str, mode: str = "r") -> RegionStore:
@@ -242,10 +170,10 @@ class RegionStore:
         held, asked = store.facts.as_json(), facts.as_json()
         for kept in (held["layout"], held["image"], asked["layout"], asked["image"]):
             kept.pop("note", None)
-        differing = sorted(_differing(held, asked))
-        if differing:
+        other = sorted(differing(held, asked))
+        if other:
             raise OutputError(
-                f"{folder} holds another request (it differs in {', '.join(differing)}); choose "
+                f"{folder} holds another request (it differs in {', '.join(other)}); choose "
                 "another store, or remove this one."
             )
         return store
@@ -304,7 +232,7 @@ class RegionStore:
                 shape = tuple(-(-side // LOOK) for side in self.facts.shape)
                 self.provisional = _array(group, "provisional/0", shape, (256, 256), UNSEEN)
                 group["provisional"].attrs.update(
-                    _multiscales(self.facts, shape, "provisional", factor=LOOK, levels=1)
+                    multiscales(self.facts, shape, "provisional", factor=LOOK, levels=1)
                 )
             first_row, first_col = -(-row // LOOK), -(-col // LOOK)
             part = labels[first_row * LOOK - row :: LOOK, first_col * LOOK - col :: LOOK]
@@ -319,14 +247,7 @@ class RegionStore:
         self._note()
 
     def _note(self) -> None:
-        content = {
-            "format": FORMAT,
-            "request": self.facts.as_json(),
-            "progress": asdict(self.progress),
-        }
-        write_atomically(
-            self.path / JOURNAL, json.dumps(content, ensure_ascii=False, allow_nan=False)
-        )
+        write_atomically(self.path / JOURNAL, journal_text(self.facts, self.progress))
 
     # ------------------------------------------------------------------ reading
 
@@ -361,77 +282,6 @@ def entropy_of(probabilities: NDArray[np.uint8]) -> NDArray[np.float32]:
     return entropy
 
 
-def read_journal(folder: Path) -> tuple[RegionFacts, Progress]:
-    """Facts and progress of a store, without opening its arrays.
-
-    Raises
-    ------
-    UnreadableImageError
-        There is no journal of ours, it is damaged, or made by a newer version.
-    """
-    path = folder / JOURNAL
-    if not path.is_file():
-        raise UnreadableImageError(f"{folder} is no region of ours: it has no {JOURNAL}.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        number = content["format"]
-        if number == FORMAT:
-            progress = Progress(**content["progress"])
-            progress.damaged = [tuple(box) for box in progress.damaged]  # type: ignore[misc]
-            facts = RegionFacts.of_json(content["request"])
-            if len(progress.counts) != 256 or not 0 <= progress.rows_done <= facts.shape[0]:
-                raise ValueError("its counts cannot be")
-            return facts, progress
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UnreadableImageError(
-            f"{path} is damaged ({error}); remove the store and predict again."
-        ) from error
-    raise UnreadableImageError(f"{path} is of format {number}; update napari-cellpath to read it.")
-
-
-def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Shapes of the levels: halved, rounded up, until the larger side is at most 1024."""
-    shapes = [shape]
-    while max(shapes[-1]) > _COARSEST:
-        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
-    return shapes
-
-
-def fingerprint(image: Image) -> str:
-    """What tells an image from another of its name and size, without reading all of it."""
-    digest = hashlib.sha256()
-    if isinstance(image, FileImage):
-        path = Path(image.path)
-        if path.is_dir():
-            for name in (".zattrs", ".zgroup", "zarr.json", "0/.zarray", "0/zarr.json"):
-                if (path / name).is_file():
-                    digest.update((path / name).read_bytes())
-            return digest.hexdigest()[:16]
-        size = path.stat().st_size
-        digest.update(str(size).encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 16))
-            file.seek(max(0, size - (1 << 16)))
-            digest.update(file.read())
-        return digest.hexdigest()[:16]
-    height, width = image.shape
-    digest.update(f"{height} {width} {image.value_range}".encode())
-    for row in (0, height // 2, max(0, height - _SAMPLE)):
-        for col in (0, width // 2, max(0, width - _SAMPLE)):
-            part = np.asarray(image.pixels[row : row + _SAMPLE, col : col + _SAMPLE])
-            digest.update(str(part.dtype).encode() + part.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _differing(held: Mapping[str, Any], asked: Mapping[str, Any]) -> Iterator[str]:
-    for key in held.keys() | asked.keys():
-        ours, theirs = held.get(key), asked.get(key)
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            yield from _differing(ours, theirs)
-        elif ours != theirs:
-            yield "the polygon" if key == "polygon" else f"{key}: {ours}, asked {theirs}"
-
-
 def _array(
     group: Any, name: str, shape: Sequence[int], chunks: Sequence[int], fill: int
 ) -> zarr.Array:
@@ -447,61 +297,6 @@ def _array(
         chunk_key_encoding={"name": "v2", "separator": "/"},
     )
     return array
-
-
-def _multiscales(
-    facts: RegionFacts,
-    shape: Sequence[int],
-    name: str,
-    channels: bool = False,
-    factor: int = 1,
-    levels: int | None = None,
-) -> dict[str, Any]:
-    """The multiscales metadata of OME-NGFF 0.4.
-
-    Micrometres where the scale is known, else level-0 pixels. A level's pixel is the upper left
-    of those it stands for, so all levels have the translation of the first.
-    """
-    unit = None if facts.mpp is None else facts.mpp / ((facts.step[0] + facts.step[1]) / 2)
-    scale = 1.0 if unit is None else unit  # of a level-0 pixel
-    axes: list[dict[str, str]] = [{"name": "c", "type": "channel"}] if channels else []
-    for axis in "yx":
-        space = {"name": axis, "type": "space"}
-        axes.append(space if unit is None else space | {"unit": "micrometer"})
-    # Of the first pixel's centre, as napari and OME count it.
-    begin = [
-        (edge + step / 2 - 0.5) * scale for edge, step in zip(facts.corner, facts.step, strict=True)
-    ]
-    head = [1.0] if channels else []
-    start = [0.0] if channels else []
-    datasets = []
-    for number in range(len(level_shapes(facts.shape)) if levels is None else levels):
-        pixel = [s * scale * factor * 2**number for s in facts.step]
-        datasets.append(
-            {
-                "path": str(number),
-                "coordinateTransformations": [
-                    {"type": "scale", "scale": [*head, *pixel]},
-                    {"type": "translation", "translation": [*start, *begin]},
-                ],
-            }
-        )
-    return {
-        "multiscales": [
-            {"version": "0.4", "name": name, "axes": axes, "datasets": datasets, "type": "nearest"}
-        ]
-    }
-
-
-def _labels(facts: RegionFacts) -> dict[str, Any]:
-    colours = [
-        {"label-value": number, "rgba": [*bytes.fromhex(colour.removeprefix("#")), 255]}
-        for number, colour in enumerate(facts.colours)
-    ]
-    names = [
-        {"label-value": number, "class": name} for number, name in enumerate(facts.class_names)
-    ]
-    return {"image-label": {"version": "0.4", "colors": colours, "properties": names}}
 
 
 @contextmanager

@@ -243,6 +243,7 @@ def _weighted(
     spread = (slice(None), None, None) if axis == 0 else (None, slice(None), None)
     total = np.zeros((), np.float32)
     for tap in range(places.shape[1]):
-        part = np.take(pixels, places[:, tap], axis=axis) * weights[:, tap][spread]
+        picked = np.asarray(np.take(pixels, places[:, tap], axis=axis), np.float32)
+        part = picked * weights[:, tap][spread]
         total = part if tap == 0 else np.add(total, part, out=total)
     return total

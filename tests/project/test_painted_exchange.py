@@ -57,9 +57,7 @@ def test_there_and_back(make, tmp_path):
     labels[420:440, 60:70] = 1
     paint(project, labels, 100, 200)
     paint(project, np.full((30, 40), 3), 1900, 2900)
-    box = Annotation(
-        "r", "im", System.HSPNET, Shape.BOX, (10.0, 20.0, 300.0, 400.0), complete=True
-    )
+    box = Annotation("r", "im", System.HSPNET, Shape.BOX, (10.0, 20.0, 300.0, 400.0), complete=True)
     project.add([box])
     path = tmp_path / "painted.geojson"
     assert export_painted(project, path, image_facts(project, "im")) == 5

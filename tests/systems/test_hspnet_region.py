@@ -323,6 +323,20 @@ def test_a_lost_worker_repeats_at_most_four_tile_rows(ask):
     assert network.tiles <= a_row * (len(tile_starts(300, 64, 16)) + 4)
 
 
+def test_workers_that_remember_nothing_of_each_other_come_to_the_same_end(ask):
+    """A cluster hands each task to any of its workers."""
+    image = picture(220, 150)
+    whole = run(ask(image, probabilities=True))
+    request = ask(image, probabilities=True)
+    plan, network = SegmentPlan(request), Stub()
+    workers = itertools.cycle([predictor(network), predictor(network), predictor(network)])
+    while not plan.finished:
+        task = plan.take()
+        plan.give(task, next(workers).run(task.payload, _forward, lambda: False))
+    same(RegionStore.open(request.store), whole)
+    assert network.tiles < 3 * len(tile_starts(220, 64, 16)) * len(tile_starts(150, 64, 16))
+
+
 def test_another_request_is_not_written_over(ask):
     """Refused by what differs, and what is there stays as it is."""
     image = picture(100, 100)

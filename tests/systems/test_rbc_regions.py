@@ -270,6 +270,22 @@ def test_detections_are_torchvisions(backend, field, model):
     assert [f.box for f in found] == sorted(f.box for f in found)
 
 
+def test_a_larger_field_may_hold_more(backend, field, folder):
+    """Four times the training size gets four times the proposals; its own size those it says."""
+    small = {"channels": 8, "representation": 16, "proposals": 10, "min_size": 120, "max_size": 160}
+    path = write_region_model(
+        folder / "small",
+        arguments={
+            "detector": "squeezenet-fpn", "detector_arguments": small,
+            "trunk": "squeezenet-features", "hidden": 8,
+        },
+    )  # fmt: skip
+    usual = detected(backend, field.image[:120, :160], str(path), overlap=1.0)
+    larger = detected(backend, field.image[:240, :320], str(path), overlap=1.0)
+    assert 0 < len(usual) <= 10
+    assert 10 < len(larger) <= 40
+
+
 def test_sliders_act_on_what_came_back(backend, field, model):
     """Loosely found and suppressed afterwards is the same as asked for so from the start."""
     loose = detected(backend, field.image, model, overlap=1.0)

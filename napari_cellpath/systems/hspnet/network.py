@@ -111,7 +111,8 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Outputs of the four stages, at strides 4, 8, 16 and 32 (sizes rounded up)."""
-        x = self.get_submodule("maxpool")(self.relu(self.bn1(self.conv1(x))))
+        for part in ("conv1", "bn1", "relu", "maxpool"):
+            x = self.get_submodule(part)(x)
         stages = []
         for stage in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(stage)(x)

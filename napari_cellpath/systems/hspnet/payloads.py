@@ -121,10 +121,11 @@ class RegionOutput:
     """What a `RegionPayload` brought.
 
     ``lost``: the worker does not have the state that the task builds on; nothing was done.
-    ``damaged`` are boxes of the grid that could not be read.
+    ``damaged`` are boxes of the grid that could not be read. ``device`` is where it was computed.
     """
 
     bands: tuple[Band, ...] = ()
     damaged: tuple[Box, ...] = ()
     seconds: float = 0.0
+    device: str = ""
     lost: bool = False

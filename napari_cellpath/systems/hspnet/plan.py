@@ -51,6 +51,8 @@ WINDOW = 2
 """Tasks under way: the worker must not wait for the client."""
 MOST_LOSSES = 50
 """Times in a row that the worker's state may be lost without a row being finished."""
+SCATTERED = 3
+"""After as many, tasks are taken to go to several workers, and each brings all it needs."""
 MOST_DAMAGE = 0.05
 """Share of a region's tiles in the file that may be unreadable."""
 
@@ -84,6 +86,7 @@ class SegmentPlan:
         self._cursor = Cursor(self.layout, self._rows_final())
         self._progress = 0.0
         self._losses = 0
+        self._scattered = False
 
     # ------------------------------------------------------------------ tasks
 
@@ -103,9 +106,9 @@ class SegmentPlan:
             if looked is not None:
                 return self._task(looked)
             self._look = None
-        if self._cursor.under_way >= WINDOW or self._cursor.dry:
+        if self._cursor.under_way >= (1 if self._scattered else WINDOW) or self._cursor.dry:
             return None
-        return self._task(self._cursor.payload(self))
+        return self._task(self._cursor.payload(self, whole=self._scattered))
 
     def _task(self, payload: BeginPayload | LookPayload | RegionPayload) -> Task:
         return Task(System.HSPNET, self.model, payload, Priority.REGION)
@@ -164,11 +167,12 @@ class SegmentPlan:
 
     def _take_begin(self, output: BeginOutput) -> None:
         held = self.store.progress
-        if held.rows_done and (held.precision, held.device) != (output.precision, output.device):
+        last = held.device.rpartition(" ")[2]
+        if held.rows_done and (held.precision, last) != (output.precision, output.device):
             raise OutputError(
                 f"{self.store.path} was begun on {held.device} in {held.precision}; going on "
                 f"on {output.device} in {output.precision} would give other numbers. Use "
-                f"--device {held.device} --precision {held.precision}, or another store."
+                f"--device {last} --precision {held.precision}, or another store."
             )
         if not held.rows_done:
             self.store.note(
@@ -212,16 +216,20 @@ class SegmentPlan:
             return []
         if output.lost:
             self._losses += 1
+            self._scattered = self._scattered or self._losses >= SCATTERED
             if self._losses > MOST_LOSSES:
                 raise BackendError(
                     "The sums of the region were lost again and again (is the worker short of "
-                    "memory, or are there several?); the rows done so far are kept."
+                    "memory?); the rows done so far are kept."
                 )
             self._cursor.restart(self._rows_final())
             return []
         if payload.n_tiles:
             self._seconds = output.seconds / payload.n_tiles
         self._note_damage(output.damaged)
+        held = self.store.progress.device
+        if held.rpartition(" ")[2] != output.device:  # a graphics card was lost on the way
+            self.store.note(device=f"{held}, then {output.device}")
         changed = []
         top, high = self.layout.offset[0], self.layout.shape[0]
         for band in output.bands:
@@ -236,6 +244,8 @@ class SegmentPlan:
             self._losses = 0
             changed.append(SegmentedRows(self.request.store, first, last, high))
         self._progress = max(self._progress, self._cursor.share(self._tiles))
+        if self._scattered:
+            self._cursor.restart(self._rows_final())
         return changed
 
     def _mark(self, labels: NDArray[np.uint8], row: int) -> None:

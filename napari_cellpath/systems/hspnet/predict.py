@@ -134,7 +134,8 @@ class TissuePredictor:
         last = payload.steps[-1]
         if last.last and last.row + 1 == len(payload.layout.row_starts):
             self.states.end(payload.run)
-        return RegionOutput(tuple(bands), tuple(damaged), time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return RegionOutput(tuple(bands), tuple(damaged), seconds, self.device.type)
 
     def _step(
         self,

@@ -180,9 +180,14 @@ class Cursor:
         """Fraction of the tiles handed out."""
         return (tiles.before(self.row) + self.tile) / max(tiles.total, 1)
 
-    def payload(self, plan: SegmentPlan) -> RegionPayload:
-        """The next task's work."""
-        steps = tuple(self._steps(plan))
+    def payload(self, plan: SegmentPlan, whole: bool = False) -> RegionPayload:
+        """The next task's work; ``whole`` needs nothing that an earlier one left on the worker.
+
+        Such a task rebuilds the sums and finishes as many rows as it had to rebuild: it takes
+        long, and twice as much is computed, but workers need not remember anything.
+        """
+        rebuilt = max(1, self.final - self.row)
+        steps = tuple(self._steps(plan, rebuilt if whole else 0))
         payload = RegionPayload(
             self.run, self.epoch, self.number, self.layout, steps, plan.batch,
             plan.request.probabilities,
@@ -190,14 +195,16 @@ class Cursor:
         self.number += 1
         return payload
 
-    def _steps(self, plan: SegmentPlan) -> Iterator[Step]:
+    def _steps(self, plan: SegmentPlan, new_rows: int) -> Iterator[Step]:
+        """Steps of about the usual length, or until ``new_rows`` tile rows are finished."""
+        until = self.final + new_rows
         left = plan.tiles_a_task()
         planes = len(plan.facts.class_names) if plan.request.probabilities else 0
         a_row = self.layout.shape[1] * (1 + planes)
         most_rows = max(1, MOST_BYTES // a_row)
-        while not self.dry and left > 0 and most_rows > 0:
+        while not self.dry and (self.row < until if new_rows else left > 0 and most_rows > 0):
             cols = plan.tiles.of_row(self.row)
-            taken = cols[self.tile : self.tile + left]
+            taken = cols[self.tile :] if new_rows else cols[self.tile : self.tile + left]
             last = self.tile + len(taken) == len(cols)
             read, source = None, None
             if self.tile == 0 and cols:

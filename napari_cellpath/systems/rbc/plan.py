@@ -133,7 +133,7 @@ class LabelRegionsPlan:
             model=self.model,
             payload=LabelPayload(pools, self._fit, tuple(numbers)),
             priority=Priority.CLICK if alone else Priority.FIELD,
-            urgent=alone,
+            urgent=alone and self._boxes_a_task > GROUP,  # a heavy trunk takes too long for it
         )
 
     def _pool(self, numbers: list[int]) -> Pool:

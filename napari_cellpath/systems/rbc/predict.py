@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -33,24 +36,40 @@ GROUP_ON_A_CARD = 32
 """Patches that a graphics card looks at together; few at a time would leave it idle."""
 
 
+class _More(threading.local):
+    """By how many times a window is larger than the fields a detector was trained on.
+
+    Of each thread: two may look at windows of different sizes.
+    """
+
+    times = 1
+
+
 class LooseDetector(nn.Module):
     """A detector as it is run here: pixels as they come, one image, all it finds.
 
     torchvision's own resizes images to its training size and drops and caps what overlaps; here
-    the plan decides both (`napari_cellpath.systems.rbc.detect_plan`). Its weights are shared, and
-    its settings changed: it serves inference alone.
+    the plan decides both (`napari_cellpath.systems.rbc.detect_plan`). A window larger than the
+    fields it was trained on may hold as many more regions: it gets as many more proposals. The
+    weights are shared, and the settings changed: it serves inference alone.
     """
 
     def __init__(self, detector: FasterRCNN) -> None:
         super().__init__()
         self.detector = detector.eval()
-        detector.transform._skip_resize = True
-        heads = detector.roi_heads
+        transform, proposer, heads = detector.transform, detector.rpn, detector.roi_heads
+        transform._skip_resize = True
         heads.score_thresh, heads.nms_thresh = DETECTION_FLOOR, LOOSE_OVERLAP
-        heads.detections_per_img = detector.rpn.post_nms_top_n()
+        heads.detections_per_img = sys.maxsize
+        self._usual_pixels = transform.min_size[-1] * transform.max_size
+        self._more = _More()
+        before, after = proposer.pre_nms_top_n(), proposer.post_nms_top_n()
+        proposer.pre_nms_top_n = lambda: before * self._more.times
+        proposer.post_nms_top_n = lambda: after * self._more.times
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (1, n, 4) x0, y0, x1, y1 and scores (1, n) of one image (1, 3, H, W) in 0..1."""
+        self._more.times = math.ceil(image.shape[2] * image.shape[3] / self._usual_pixels)
         (found,) = self.detector([image[0]])
         return found["boxes"][None], found["scores"][None]
 

@@ -32,8 +32,9 @@ def test_it_is_whole_and_small() -> None:
     """Every file has the hash its model.json and the list of starters give; 10 MB at most."""
     info = verify(STARTER)
     assert info.name == "hspnet-glas-colon"
-    kinds = {t.dtype for t in read_tensors(STARTER).values() if t.dtype.kind == "f"}
-    assert kinds == {np.dtype(np.float16)}
+    tensors = read_tensors(STARTER)
+    whole = [k for k, t in tensors.items() if t.dtype == np.float32]
+    assert all(k.endswith("running_var") for k in whole), "variances alone may be too large"
     assert sum(f.stat().st_size for f in STARTER.iterdir()) < 10 * 2**20
     listed = json.loads(
         (Path(napari_cellpath.models.__file__).parent / "starters.json").read_text()
