@@ -32,13 +32,19 @@ from training.finetune_head import MIXES, Examples, HeadTrainer, Replay
 from training.finetune_kit import FeatureSource, FineTuneKit, Progress
 from training.fit import StopCheck
 from training.hspnet.crops import CropList, Region, list_crops, load_regions
-from training.hspnet.data import RegionRecord, read_project, read_regions
+from training.hspnet.data import (
+    GLAS_CLASSES,
+    MTCHI_CLASSES,
+    RegionRecord,
+    read_project,
+    read_regions,
+)
 from training.hspnet.evaluation import as_models, tiling_of_model
 from training.hspnet.features import PER_REGION, PixelFeatures, pixel_features, shipped_pixels
 from training.hspnet.recipe import HspRecipe
 from training.hspnet.report import FrozenRegions
 from training.hspnet.run import UNIT
-from training.hspnet.scoring import RegionScores, empty_scores, score_regions
+from training.hspnet.scoring import RegionScores, Tiling, empty_scores, score_regions
 from training.hspnet.trainer import HspTrainer, Learning
 from training.progress import ProgressLog
 from training.recipe import CommonRecipe
@@ -97,8 +103,7 @@ class RegionSource:
 
     network: Any
     load: Callable[[Sequence[CellRecord]], list[Region]]
-    side: int
-    kit: HspKit
+    tiling: Tiling
     should_stop: StopCheck | None = None
     on_progress: Progress | None = None
     trunk: str = ""
@@ -109,7 +114,7 @@ class RegionSource:
     def drawn(self, records: Sequence[CellRecord]) -> PixelFeatures:
         """Features of places of every class of every region."""
         return pixel_features(
-            self.network, self.load(records), tiling_of_model(self.kit.info),
+            self.network, self.load(records), self.tiling,
             should_stop=self.should_stop, on_progress=self.on_progress,
         )  # fmt: skip
 
@@ -186,8 +191,6 @@ class HspKit(FineTuneKit):
     @property
     def read_classes(self) -> Sequence[Any]:
         """Classes of the data's own list: a project's are the model's."""
-        from training.hspnet.data import GLAS_CLASSES, MTCHI_CLASSES
-
         layout = self.recipe.data.layout
         if layout == "project":
             return self.info.classes
@@ -197,7 +200,7 @@ class HspKit(FineTuneKit):
         self, network: Any, _folder: Path | None, should_stop: StopCheck | None
     ) -> RegionSource:
         """Features of places; nothing is kept on disk."""
-        return RegionSource(network, self.regions, self.side, self, should_stop)
+        return RegionSource(network, self.regions, tiling_of_model(self.info), should_stop)
 
     def scores(  # type: ignore[override]
         self,
@@ -283,8 +286,8 @@ class HspKit(FineTuneKit):
         recipe = self.recipe.model_copy(update={"crops": crops})
         if data is None:
             blank = np.full((self.side, self.side, 3), 128, np.uint8)
-            regions = [Region(blank, np.ones((self.side, self.side), np.uint8))]
             n = max(len(targets), recipe.batch)
+            regions = [Region(blank, np.ones((self.side, self.side), np.uint8))] * n
             places = CropList(np.zeros((n, 3), np.int64), np.ones(n, np.int64))
             data = CellData("", Path(), (), self.info.classes, None, "", "")
         else:
