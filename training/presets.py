@@ -78,7 +78,7 @@ HSPNET: dict[str, dict[str, Any]] = {
     "thorough": {
         "finetune": {"method": "full"},
         "optimiser": {
-            "name": "adamw", "lr_trunk": 1e-4, "lr_head": 2e-3, "weight_decay": 0.01,
+            "name": "adamw", "lr_trunk": 5e-5, "lr_head": 2e-3, "weight_decay": 0.01,
             "clip_norm": 2.0, "ema": 0.9,
         },
         "schedule": {"each": "step"},

@@ -1,8 +1,8 @@
 """HSP-Net's part of a fine-tuning run: a person's painted corrections teach a finished model.
 
 ``fast`` trains the last 1x1 convolution on features of painted places (and as many that the parent
-carries of its own training regions); ``thorough`` trains every layer on crops in which pixels of
-which nothing is said do not count.
+carries of its own training regions); ``thorough`` does the same and then trains every layer on
+crops in which pixels of which nothing is said do not count.
 """
 
 from __future__ import annotations
@@ -253,12 +253,11 @@ class HspKit(FineTuneKit):
             again = self.views(sides.data, sides.validation) if len(sides.validation) else 0
             step = measure_speed(tuner, rows).step
             plan["final"] = recipe.epochs * (mine * step + again * tile)
-        else:
-            places = len(sides.train) * len(self.info.classes) * PER_REGION
-            chosen = len(sides.validation) and recipe.finetune.replay > 0
-            for trial in range(trials := len(MIXES) if chosen else 1):
-                seconds = recipe.epochs * (places / recipe.batch * _HEAD_STEP + 0.03)
-                plan[f"head {trial + 1} of {trials}"] = seconds
+        places = len(sides.train) * len(self.info.classes) * PER_REGION
+        chosen = len(sides.validation) and recipe.finetune.replay > 0
+        for trial in range(trials := len(MIXES) if chosen else 1):
+            seconds = recipe.epochs * (places / recipe.batch * _HEAD_STEP + 0.03)
+            plan[f"head {trial + 1} of {trials}"] = seconds
         return plan | {"frozen cells": judged, "frozen again cells": judged}
 
     def _seconds_of_tile(self, network: Any) -> float:
@@ -360,6 +359,16 @@ class HspFineTuning(FineTuning):
         rounded = {k: v.to(kinds[k]).to(v.dtype) for k, v in child.state_dict().items()}
         child.load_state_dict(rounded)
         return child.eval(), learnt
+
+    def _train_all(self) -> tuple[Any, dict[str, Any]]:
+        """Every layer, after the end alone: a class the parent never called needs many steps."""
+        taught, learnt = self._train_head()
+        parent, self.network = self.network, taught
+        try:
+            child, more = super()._train_all()
+        finally:
+            self.network = parent
+        return child, {"head": learnt, **more}
 
     def _scores(self, network: Any, rows: Rows, looked_at: str, what: str) -> Any:
         """What a network makes of each region."""
