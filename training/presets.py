@@ -76,15 +76,15 @@ RBC: dict[str, dict[str, Any]] = {
 HSPNET: dict[str, dict[str, Any]] = {
     "fast": {
         "finetune": {"method": "head"},
-        "optimiser": {"name": "adamw", "lr_head": 0.003, "weight_decay": 0.01, "clip_norm": 2.0},
+        "optimiser": {"name": "adamw", "lr_head": 0.01, "weight_decay": 0.01, "clip_norm": 2.0},
         "balance": 0.5,
-        "epochs": 30,
-        "batch": 512,
+        "epochs": 40,
+        "batch": 128,
     },
     "thorough": {
         "finetune": {"method": "full"},
         "optimiser": {
-            "name": "adamw", "lr_trunk": 3e-5, "lr_head": 3e-4, "weight_decay": 0.01,
+            "name": "adamw", "lr_trunk": 5e-5, "lr_head": 2e-3, "weight_decay": 0.01,
             "clip_norm": 2.0, "ema": 0.9,
         },
         "schedule": {"each": "step"},

@@ -50,13 +50,11 @@ def head_input(network: nn.Module, inputs: Tensor) -> Tensor:
 def through_head(head: nn.Module, features: Tensor) -> Tensor:
     """Logits (n, n_classes) of features (n, d) as `head_input` gives them.
 
-    A 1x1 convolution is a head of single places.
+    A head of 1x1 convolutions is one of single places.
     """
-    if isinstance(head, nn.Conv2d):
-        of_places: Tensor = head(features[:, :, None, None])
-        return of_places.flatten(1)
-    logits: Tensor = head(features[:, :, None, None] if pools(head) else features)
-    return logits
+    of_places = any(isinstance(layer, nn.Conv2d) for layer in head.modules())  # bare or wrapped
+    logits: Tensor = head(features[:, :, None, None] if of_places or pools(head) else features)
+    return logits.flatten(1)
 
 
 def probabilities(head: nn.Module, features: Features) -> NDArray[np.float64]:

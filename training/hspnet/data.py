@@ -124,7 +124,7 @@ def layout_of(folder: Path | str) -> str:
 
 def _read_glas(folder: Path) -> CellData:
     table = folder / GLAS_TABLE
-    records = []
+    records: list[CellRecord] = []
     for line, row in enumerate(table_rows(table, ("file", "patient_id")), start=2):
         image = image_inside(folder, row["file"], table, line)
         if not row["patient_id"].strip():
@@ -153,7 +153,7 @@ def _read_mtchi(folder: Path) -> CellData:
             "split."
         )
     told = {Path(row["file"]).name: row for row in rows}
-    records = []
+    records: list[CellRecord] = []
     for image in images:
         row = told.get(image.name, {})
         if not (row.get(column) or "").strip():

@@ -1,8 +1,8 @@
 """HSP-Net's part of a fine-tuning run: a person's painted corrections teach a finished model.
 
 ``fast`` trains the last 1x1 convolution on features of painted places (and as many that the parent
-carries of its own training regions); ``thorough`` trains every layer on crops in which pixels of
-which nothing is said do not count.
+carries of its own training regions); ``thorough`` does the same and then trains every layer on
+crops in which pixels of which nothing is said do not count.
 """
 
 from __future__ import annotations
@@ -32,13 +32,19 @@ from training.finetune_head import MIXES, Examples, HeadTrainer, Replay
 from training.finetune_kit import FeatureSource, FineTuneKit, Progress
 from training.fit import StopCheck
 from training.hspnet.crops import CropList, Region, list_crops, load_regions
-from training.hspnet.data import RegionRecord, read_project, read_regions
+from training.hspnet.data import (
+    GLAS_CLASSES,
+    MTCHI_CLASSES,
+    RegionRecord,
+    read_project,
+    read_regions,
+)
 from training.hspnet.evaluation import as_models, tiling_of_model
 from training.hspnet.features import PER_REGION, PixelFeatures, pixel_features, shipped_pixels
 from training.hspnet.recipe import HspRecipe
 from training.hspnet.report import FrozenRegions
 from training.hspnet.run import UNIT
-from training.hspnet.scoring import RegionScores, empty_scores, score_regions
+from training.hspnet.scoring import RegionScores, Tiling, empty_scores, score_regions
 from training.hspnet.trainer import HspTrainer, Learning
 from training.progress import ProgressLog
 from training.recipe import CommonRecipe
@@ -55,6 +61,8 @@ REPLAYED = 4096
 @dataclass
 class HspFineTuner(NearParent[HspRecipe], HspTrainer):
     """An HSP-Net trainer that starts from a parent and stays near it."""
+
+    takes_back: ClassVar[bool] = False
 
     def start(self, _rows: Rows, seed: int) -> Learner:
         """Copy the parent, seeded; its batch normalisation keeps its statistics."""
@@ -97,8 +105,7 @@ class RegionSource:
 
     network: Any
     load: Callable[[Sequence[CellRecord]], list[Region]]
-    side: int
-    kit: HspKit
+    tiling: Tiling
     should_stop: StopCheck | None = None
     on_progress: Progress | None = None
     trunk: str = ""
@@ -109,7 +116,7 @@ class RegionSource:
     def drawn(self, records: Sequence[CellRecord]) -> PixelFeatures:
         """Features of places of every class of every region."""
         return pixel_features(
-            self.network, self.load(records), tiling_of_model(self.kit.info),
+            self.network, self.load(records), self.tiling,
             should_stop=self.should_stop, on_progress=self.on_progress,
         )  # fmt: skip
 
@@ -186,8 +193,6 @@ class HspKit(FineTuneKit):
     @property
     def read_classes(self) -> Sequence[Any]:
         """Classes of the data's own list: a project's are the model's."""
-        from training.hspnet.data import GLAS_CLASSES, MTCHI_CLASSES
-
         layout = self.recipe.data.layout
         if layout == "project":
             return self.info.classes
@@ -197,7 +202,7 @@ class HspKit(FineTuneKit):
         self, network: Any, _folder: Path | None, should_stop: StopCheck | None
     ) -> RegionSource:
         """Features of places; nothing is kept on disk."""
-        return RegionSource(network, self.regions, self.side, self, should_stop)
+        return RegionSource(network, self.regions, tiling_of_model(self.info), should_stop)
 
     def scores(  # type: ignore[override]
         self,
@@ -248,12 +253,11 @@ class HspKit(FineTuneKit):
             again = self.views(sides.data, sides.validation) if len(sides.validation) else 0
             step = measure_speed(tuner, rows).step
             plan["final"] = recipe.epochs * (mine * step + again * tile)
-        else:
-            places = len(sides.train) * len(self.info.classes) * PER_REGION
-            chosen = len(sides.validation) and recipe.finetune.replay > 0
-            for trial in range(trials := len(MIXES) if chosen else 1):
-                seconds = recipe.epochs * (places / recipe.batch * _HEAD_STEP + 0.03)
-                plan[f"head {trial + 1} of {trials}"] = seconds
+        places = len(sides.train) * len(self.info.classes) * PER_REGION
+        chosen = len(sides.validation) and recipe.finetune.replay > 0
+        for trial in range(trials := len(MIXES) if chosen else 1):
+            seconds = recipe.epochs * (places / recipe.batch * _HEAD_STEP + 0.03)
+            plan[f"head {trial + 1} of {trials}"] = seconds
         return plan | {"frozen cells": judged, "frozen again cells": judged}
 
     def _seconds_of_tile(self, network: Any) -> float:
@@ -283,8 +287,8 @@ class HspKit(FineTuneKit):
         recipe = self.recipe.model_copy(update={"crops": crops})
         if data is None:
             blank = np.full((self.side, self.side, 3), 128, np.uint8)
-            regions = [Region(blank, np.ones((self.side, self.side), np.uint8))]
             n = max(len(targets), recipe.batch)
+            regions = [Region(blank, np.ones((self.side, self.side), np.uint8))] * n
             places = CropList(np.zeros((n, 3), np.int64), np.ones(n, np.int64))
             data = CellData("", Path(), (), self.info.classes, None, "", "")
         else:
@@ -355,6 +359,16 @@ class HspFineTuning(FineTuning):
         rounded = {k: v.to(kinds[k]).to(v.dtype) for k, v in child.state_dict().items()}
         child.load_state_dict(rounded)
         return child.eval(), learnt
+
+    def _train_all(self) -> tuple[Any, dict[str, Any]]:
+        """Every layer, after the end alone: a class the parent never called needs many steps."""
+        taught, learnt = self._train_head()
+        parent, self.network = self.network, taught
+        try:
+            child, more = super()._train_all()
+        finally:
+            self.network = parent
+        return child, {"head": learnt, **more}
 
     def _scores(self, network: Any, rows: Rows, looked_at: str, what: str) -> Any:
         """What a network makes of each region."""

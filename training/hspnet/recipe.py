@@ -153,7 +153,11 @@ class HspRecipe(CommonRecipe):
         16, ge=2, le=4096, description="Two at least: a branch normalises one number an image."
     )
     balance: float = Field(
-        0.0, ge=0, le=1, description="Loss weights are (1/frequency) to this power; 1: equal say."
+        0.0,
+        ge=0,
+        le=1,
+        description="Loss weights are (1/frequency) to this power; 1: equal say. In the end the "
+        "last bias takes them back, but for fine-tuning.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Of cross_entropy alone.")
     evaluation: Literal["tiles"] = Field(

@@ -115,7 +115,7 @@ def blank_run(recipe: HspRecipe) -> tuple[HspTrainer, NDArray[np.int64], int, in
     blank = Region(np.full((side, side, 3), 128, np.uint8), np.ones((side, side), np.uint8))
     places = np.zeros((max(recipe.batch, len(data.records)), 3), dtype=np.int64)
     crops = CropList(places, np.ones(len(places), dtype=np.int64))
-    trainer = HspTrainer(recipe, data, [blank], crops)
+    trainer = HspTrainer(recipe, data, [blank] * len(places), crops)
     per_region = _crops_of_shapes(data, recipe)
     return trainer, per_region[split.development], len(split.reserve), 1
 

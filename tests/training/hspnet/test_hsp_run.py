@@ -9,15 +9,20 @@ import numpy as np
 import pytest
 
 import training
+from napari_cellpath.backend import connect
 from napari_cellpath.core.errors import JobCancelledError, RecipeError
+from napari_cellpath.core.requests import FileImage, SegmentRequest
 from napari_cellpath.models import read_card, read_features, read_info, verify
+from napari_cellpath.slides.region_store import RegionStore
 from napari_cellpath.systems.loading import load_network
 from tests.training.hspnet.tissue import TILE, recipe_content, write_glas
 from training.hspnet.crops import load_regions
 from training.hspnet.data import read_regions
+from training.hspnet.evaluation import tiling_of_model
 from training.hspnet.recipe import HspData
 from training.hspnet.scoring import Tiling, score_regions
 from training.recipe import check_recipe
+from training.region_metrics import pixel_table
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +69,24 @@ def test_evaluation_is_of_unseen_patients_alone(model: Path, tmp_path: Path) -> 
     rest = training.evaluate("hspnet", model, renamed, part="held-out", device="cpu")
     assert rest["n"] == 2
     assert rest["dice"] == info.metrics["reserve"]["regions"]["dice"]
+
+
+def test_what_is_measured_is_what_is_predicted(
+    model: Path, glas_folder: Path, tmp_path: Path
+) -> None:
+    """Prediction of a whole image gives the classes that evaluation counts, pixel by pixel."""
+    data = read_regions(HspData(layout="glas", folder=str(glas_folder)))
+    network, info = load_network(model)
+    regions = load_regions(data, [0], TILE, info.mpp)
+    image = FileImage(str(data.records[0].image), 0.62)
+    store = tmp_path / "o.ome.zarr"
+    backend = connect(inline=True, device="cpu")
+    backend.submit(SegmentRequest(image, str(model), str(store))).result()
+    backend.close()
+    called = RegionStore.open(store).levels[0][:]
+    scored = score_regions(network, regions, 3, tiling_of_model(info))
+    assert called.shape == regions[0].classes.shape
+    assert (pixel_table(regions[0].classes, called, 3) == scored.tables[0]).all()
 
 
 def test_small_pieces_can_be_left_out(model: Path, tmp_path: Path) -> None:
