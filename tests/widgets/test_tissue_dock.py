@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from napari.utils.notifications import notification_manager
 from qtpy.QtGui import QGuiApplication
-from typer.testing import CliRunner
 
 from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.bridge.conventions import complete_layer_of, facts_of
 from napari_cellpath.bridge.painting import painted_layer_of
-from napari_cellpath.cli import app
+from napari_cellpath.cli import main
 from napari_cellpath.core.doubt import Order, Show
 from napari_cellpath.core.vocabulary import CIN_CLASSES, Blend, RegionMode, System
 from napari_cellpath.models import ModelEntry, read_info
@@ -312,8 +311,7 @@ def test_export_and_command_agree(dock, qtbot, tmp_path):
     assert words[:3] == ["cellpath", "predict", "hspnet"]
     out = Path(words[words.index("--out") + 1])
     assert out == tmp_path / "window-command.ome.zarr"
-    result = CliRunner().invoke(app, words[1:])
-    assert result.exit_code == 0, result.output
+    assert main(words[1:]) == 0
     shown = region.store.rows(0, 140)
     np.testing.assert_array_equal(RegionStore.open(out).rows(0, 140), shown)
     np.testing.assert_array_equal(RegionStore.open(zarr).rows(0, 140), shown)
