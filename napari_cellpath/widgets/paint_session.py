@@ -90,11 +90,12 @@ class PaintSession(ImageSession):
         if view is None:
             self.told.emit("info", f"Nothing of '{image.name}' is in view.")
             return None
-        self.painted = self.keeper.ready_to_paint(
+        layer = self.keeper.ready_to_paint(
             self.viewer, image, self.source, self._window(view.box), self.method.classes,
             self.method.colours,
         )  # fmt: skip
-        return self.painted
+        self.find_painted()
+        return layer
 
     def _window(self, view: painting.Box) -> painting.Box:
         """Where the layer to paint on is to lie: the image, the region or what is in view."""
