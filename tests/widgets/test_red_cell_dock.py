@@ -15,11 +15,13 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 
 from napari_cellpath.backend.inline import InlineBackend
+from napari_cellpath.bridge import regions as areas
 from napari_cellpath.bridge.box_recording import corners_of
 from napari_cellpath.bridge.conventions import complete_layer_of
 from napari_cellpath.bridge.edited import edited_layer_of
 from napari_cellpath.bridge.kinds import RED_CELLS, kind_of
 from napari_cellpath.bridge.outlines import outlines_layer_of
+from napari_cellpath.bridge.regions import Area
 from napari_cellpath.core.requests import DetectRegionsRequest, LabelRegionsRequest
 from napari_cellpath.core.vocabulary import NO_TYPE, RBC_TYPES, Fit, System
 from napari_cellpath.models import ModelEntry, read_info
@@ -166,7 +168,7 @@ def test_nothing_found_is_said_plainly(dock, qtbot, viewer):
     """A field without cells, and one whose candidates all score less, say so."""
     dock.session._take(dock.session.ready(), [], None, True)
     assert last_notice() == "No region of red cells was found in 'smear'."
-    dock.score.setValue(0.99)
+    dock.session.score = 1.0
     regions = detect(dock, qtbot)
     assert len(regions) == 0
     assert "candidates score less" in last_notice()
@@ -174,15 +176,19 @@ def test_nothing_found_is_said_plainly(dock, qtbot, viewer):
     assert dock.frame.correct.accept.isEnabled() is False
 
 
-def test_detect_in_view_looks_at_the_view_only(dock, qtbot, viewer, image):
-    """The region asked for is what is on the canvas."""
+def test_detect_in_view_looks_at_the_view_only(dock, monkeypatch):
+    """The region asked for is what is on the canvas; nothing on it is said."""
     dock.where.setCurrentIndex(dock.where.findData(Where.VIEW))
     dock.where.activated.emit(dock.where.currentIndex())
     asked = []
     dock.session.inquiry.send = lambda kind, title, request, done: asked.append(request)
-    image.corner_pixels = np.array([[10, 20], [109, 219]])
+    seen = [Area((10, 20, 100, 200)), None]
+    monkeypatch.setattr(areas, "visible_area", lambda _image: seen.pop(0))
     dock.detect()
     assert asked[0].region == (10, 20, 100, 200)
+    dock.detect()
+    assert len(asked) == 1
+    assert last_notice() == "Nothing of 'smear' is in view."
 
 
 def test_bars_show_one_region_and_a_click_flips(dock, regions, qtbot):
