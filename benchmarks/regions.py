@@ -36,7 +36,7 @@ from napari_cellpath.models import ClassInfo, ModelInfo, find_model, save_model
 from napari_cellpath.samples import smear_field
 from napari_cellpath.systems.catalogue import build
 from napari_cellpath.systems.protocol import ModelRef
-from napari_cellpath.systems.rbc.plan import boxes_of_task
+from napari_cellpath.systems.rbc.plan import groups_of_task
 from napari_cellpath.systems.rbc.predict import RegionPredictor
 from napari_cellpath.systems.rbc.verdict import Booster, read_verdict
 
@@ -149,7 +149,7 @@ def _pipelines(
         for _ in range(8)
     ]
     field = torch.rand(1, 3, 480, 640)
-    in_task = boxes_of_task(info.info)
+    in_task = groups_of_task(info.info) * group
 
     def alone() -> None:
         for start in range(0, boxes, in_task):
