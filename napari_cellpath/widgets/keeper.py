@@ -299,8 +299,10 @@ class Keeper:
         )  # fmt: skip
         self.changed.emit()
 
-    def export_file(self, path: Path, source: Source | None) -> None:
-        """Write annotations: those of an image where the format holds one, else all."""
+    def export_file(
+        self, path: Path, source: Source | None, system: System = System.DEEPPAP
+    ) -> None:
+        """Write a system's annotations: those of an image where the format holds one, else all."""
         form = FORMATS.get(path.suffix.lower())
         try:
             if self.project is None:
@@ -311,7 +313,7 @@ class Keeper:
                 )
             one = form in (Format.GEOJSON, Format.LABELS) and source is not None
             image = image_facts(self.project, source.key) if one and source else None
-            count = exchange.export_file(self.project, path, form, image=image)
+            count = exchange.export_file(self.project, path, form, image=image, system=system)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
