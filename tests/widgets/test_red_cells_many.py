@@ -103,11 +103,13 @@ def test_ten_thousand_boxes_stay_usable(dock, qtbot):
         session.shown._draw()
     timing.reset()
     session.score_all()
-    qtbot.waitUntil(lambda: not regions.unscored() and not len(session.inquiry.jobs),
-                    timeout=400000)  # fmt: skip
+    qtbot.waitUntil(
+        lambda: bool(regions.table.final.all()) and not len(session.inquiry.jobs), timeout=400000
+    )
     assert set(regions.layer.features["verdict"]) <= {"normal", "abnormal"}
     project = session.keeper.project
     assert sum("prediction" in o for o in project.state.objects.values()) == MANY
+    qtbot.wait(300)
     report = timing.report()
     edited = session.shown.edited(regions)
     ones, picks = [], []
