@@ -142,7 +142,8 @@ class BoxTable(ObjectTable):
         names = self.scheme.classes
         blank = (np.nan,) * len(names)
         given = np.array(
-            [c.probabilities if self._is_of_scheme(c) else blank for c in calls], dtype=float
+            [c.probabilities or blank if self.is_of_scheme(c) else blank for c in calls],
+            dtype=float,
         ).reshape(len(calls), len(names))  # fmt: skip
         for name in self.p_columns:
             self.features[name][rows] = np.nan
@@ -154,9 +155,13 @@ class BoxTable(ObjectTable):
         columns = [self.features[P_COLUMN + name][rows] for name in self.scheme.classes]
         return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
 
-    def _is_of_scheme(self, call: Call) -> bool:
+    def is_of_scheme(self, call: Call) -> bool:
+        """Whether a call is of the scheme's model and names a probability of each class, or none.
+
+        None: there was no answer.
+        """
         same = call.model.partition("@")[0] == self.scheme.model
-        return same and len(call.probabilities) == len(self.scheme.classes)
+        return same and len(call.probabilities) in (0, len(self.scheme.classes))
 
     @property
     def p_columns(self) -> list[str]:

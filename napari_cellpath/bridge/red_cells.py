@@ -127,7 +127,9 @@ class RedCellTable(BoxTable):
         for text in {*texts}.difference(known):
             said = set(parted(text))
             known[text] = np.array([name in said for name in classes], dtype=bool)
-        return np.array([known[text] for text in texts], dtype=bool).reshape(-1, len(classes))
+        return np.array([known[text] for text in texts], dtype=bool).reshape(
+            len(texts), len(classes)
+        )
 
     def standing(self, rows: Rows) -> NDArray[np.bool_]:
         """(k, types) what each region holds: a person's word before the model's."""
@@ -211,6 +213,14 @@ class RedCellsLayer(BoxedLayer):
         row = self.table.rows([uid])
         here = self.table.standing(row)[0]
         return tuple(n for n, is_so in zip(self.table.scheme.classes, here, strict=True) if is_so)
+
+    @timed
+    def read_with(self, scheme: Scheme) -> None:
+        """Read all answers another way; a booster that was read meanwhile judges anew."""
+        before = self.table.features["abnormal"].copy()
+        super().read_with(scheme)
+        now = self.table.features["abnormal"]
+        self._push(np.flatnonzero((before != now) & ~(np.isnan(before) & np.isnan(now))))
 
     # What the user does.
 

@@ -33,10 +33,11 @@ def region_rows(regions: RedCellsLayer, image: str) -> list[dict[str, Any]]:
     table, types = regions.table, regions.table.scheme.classes
     rows = []
     for number, (row, call) in enumerate(rows_of(regions, image)):
-        fits = isinstance(call, RegionCall) and len(call.probabilities) in (0, len(types))
+        of_model = isinstance(call, RegionCall) and table.is_of_scheme(call)
         detection = float(table.features["detection"][number])
         record = region_record(
-            image, row["id"], table.boxes_as_kept(number), types, call if fits else None,
+            image, row["id"], table.boxes_as_kept(number), types,
+            call if isinstance(call, RegionCall) and of_model else None,
             None if np.isnan(detection) else detection,
         )  # fmt: skip
         record |= {CORRECTION: row[CORRECTION], "flags": row["flags"]}

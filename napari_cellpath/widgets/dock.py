@@ -72,7 +72,9 @@ class ObjectDock(QWidget):
         keeper.switched.connect(self._use_projects_model)
         keeper.model_wanted.connect(self._use_model)
         self.project.import_wanted.connect(self._import)
-        self.project.export_wanted.connect(lambda p: keeper.export_file(p, session.source))
+        self.project.export_wanted.connect(
+            lambda path: keeper.export_file(path, session.source, session.kind.system)
+        )
         self.frame.add_foot(self.project)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)

@@ -15,8 +15,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
 from napari_cellpath.bridge import conventions
-from napari_cellpath.bridge.kinds import NUCLEI
-from napari_cellpath.bridge.kinds import Kind as ObjectKind
+from napari_cellpath.bridge.kinds import NUCLEI, Kind
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.recording import ObjectRecorder
 from napari_cellpath.bridge.sources import Source
@@ -165,7 +164,7 @@ class Keeper:
         self.changed.emit()
 
     def mark_complete(
-        self, viewer: Any, image: Image, source: Source | None, kind: ObjectKind = NUCLEI
+        self, viewer: Any, image: Image, source: Source | None, kind: Kind = NUCLEI
     ) -> None:
         """Let the user draw rectangles in which everything of a kind is marked."""
         project = self._ready()
@@ -299,8 +298,8 @@ class Keeper:
         )  # fmt: skip
         self.changed.emit()
 
-    def export_file(self, path: Path, source: Source | None) -> None:
-        """Write annotations: those of an image where the format holds one, else all."""
+    def export_file(self, path: Path, source: Source | None, system: System) -> None:
+        """Write a system's annotations: those of an image where the format holds one, else all."""
         form = FORMATS.get(path.suffix.lower())
         try:
             if self.project is None:
@@ -311,7 +310,7 @@ class Keeper:
                 )
             one = form in (Format.GEOJSON, Format.LABELS) and source is not None
             image = image_facts(self.project, source.key) if one and source else None
-            count = exchange.export_file(self.project, path, form, image=image)
+            count = exchange.export_file(self.project, path, form, image=image, system=system)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return

@@ -52,6 +52,7 @@ PLACES = (
     Choice(Where.VIEW, "in view", "What of the image is on the canvas now."),
 )
 DETECT = "Detect and classify"
+TAKE = "Take over and classify"
 DRAW, STOP = "Draw boxes", "Stop drawing"
 SUMMARY_EVERY, SUMMARY_BUSY = 300, 3000  # ms
 LARGEST_OVERLAP = 0.95
@@ -92,7 +93,7 @@ class RedCellDock(ObjectDock):
         self._lay_out()
         self._connect_own()
         self.show_everything()
-        self._show_truths()
+        self._show_sources()
         self._show_sliders()
         session.inquiry.warm_up()
 
@@ -172,7 +173,7 @@ class RedCellDock(ObjectDock):
         self.take_back.clicked.connect(lambda: session.correct(""))
         self.unseen.clicked.connect(lambda: session.go_to_unseen())
         frame.method.preset_chosen.connect(lambda value: session.use(fit=Fit(value)))
-        session.truths_changed.connect(self._show_truths)
+        session.sources_changed.connect(self._show_sources)
         session.judged.connect(self._show_judged)
         session.sliders_changed.connect(self._show_sliders)
         self.project.complete_wanted.connect(self._mark_complete)
@@ -188,17 +189,22 @@ class RedCellDock(ObjectDock):
             )
 
     def detect(self) -> None:
-        """Find the regions and classify them; the most abnormal first."""
+        """Find the regions, or take those of a layer, and classify them; most abnormal first."""
         table = self.frame.result.table
         if table.horizontalHeader().sortIndicatorSection() < 0:
             table.sort_by(ABNORMAL_COLUMN, descending=True)
-        self.session.detect()
+        where = self.session.where
+        if isinstance(where, Layer):
+            self.session.take_over(where)
+        else:
+            self.session.detect()
 
     def _slide(self) -> None:
         self.session.slide_to(round(self.score.value(), 2), round(self.most.value(), 2))
 
     def _set_where(self, where: Any) -> None:
-        self.session.where = Where(where)
+        self.session.where = where if isinstance(where, Layer) else Where(where)
+        self._show_primary()
 
     # The session's news.
 
@@ -207,8 +213,11 @@ class RedCellDock(ObjectDock):
             with signals_blocked(widget):
                 widget.setValue(value)
 
-    def _show_truths(self) -> None:
-        layers: list[Layer] = self.session.truths()
+    def _show_sources(self) -> None:
+        layers: list[Layer] = self.session.sources()
+        given = [Choice(layer, f"from ‘{layer.name}’", "The regions it marks.") for layer in layers]
+        fill(self.where, [*PLACES, *given], self.session.where)
+        self._show_primary()
         choices = [Choice(None, "not known"), Choice(OWN_WORD, "what you said")]
         choices += [Choice(layer, f"from ‘{layer.name}’") for layer in layers]
         fill(self.truth, choices, self.session.truth)
@@ -223,10 +232,17 @@ class RedCellDock(ObjectDock):
         """Show image, model and pixel size, and what can be done with them."""
         super().show_subject()
         session = self.session
-        self.frame.action.primary.setEnabled(self.can_work and session.can_detect)
+        self._show_primary()
         self.draw.setEnabled(session.image is not None)
         self.sliders.setVisible(session.can_detect)
         self.frame.method.set_band(session.method.band)
+
+    def _show_primary(self) -> None:
+        session, primary = self.session, self.frame.action.primary
+        given = isinstance(session.where, Layer)
+        primary.setText(TAKE if given else DETECT)
+        able = session.image is not None if given else self.can_work and session.can_detect
+        primary.setEnabled(able)
 
     def show_reading(self) -> None:
         """Show how answers are read; the bars stand for the buttons of other docks."""

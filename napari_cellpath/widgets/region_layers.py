@@ -112,7 +112,9 @@ class RegionLayers:
 
     def drop(self, regions: RedCellsLayer, *, gone: bool = False) -> None:
         """Show it no more; ``gone``: its layer was removed, and what was beside it goes too."""
-        self._held.pop(regions, None)
+        if regions not in self._held:
+            return
+        del self._held[regions]
         with suppress(ValueError):
             regions.layer.mouse_drag_callbacks.remove(self._on_press)
         for name in TRANSFORM:
@@ -192,11 +194,17 @@ class RegionLayers:
         regions = self.regions_on(layer) or next((r for r in self._held if r.layer is layer), None)
         if regions is None or event.button != 1 or str(layer.mode) not in SELECTING:
             return
+        edited = self._edited.get(regions)
+        if edited is not None:
+            edited.touched = True
         start, still = np.asarray(event.pos, dtype=float), True
         yield
         while event.type == "mouse_move":
             still &= bool(np.abs(np.asarray(event.pos) - start).max() <= STILL)
             yield
+        if edited is not None:
+            edited.touched = False
+            self.show_soon()
         if not still:
             return
         at, more = layer.world_to_data(event.position)[-2:], "Shift" in event.modifiers

@@ -15,7 +15,8 @@ from qtpy.QtCore import QTimer
 from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import region_export, regions
 from napari_cellpath.bridge.bring import Bringer
-from napari_cellpath.bridge.cell_sources import layers_with_cells
+from napari_cellpath.bridge.cell_sources import layers_with_cells, regions_of_layer
+from napari_cellpath.bridge.detections import covered
 from napari_cellpath.bridge.kinds import RED_CELLS
 from napari_cellpath.bridge.red_cells import RedCellsLayer
 from napari_cellpath.bridge.truth import Judged, Truth, by_own_word, compared, truth_of_layer
@@ -44,7 +45,7 @@ class RegionSession(ObjectSession):
     Attributes
     ----------
     where
-        Where regions are looked for.
+        Where regions are looked for, or the layer that marks them.
     score, most
         Detections of at least this score are shown, the weaker of two that share more than this.
     truth
@@ -54,15 +55,15 @@ class RegionSession(ObjectSession):
     """
 
     kind = RED_CELLS
-    truths_changed = Signal()
-    """There are other layers that may mark true regions."""
+    sources_changed = Signal()
+    """There are other layers that may mark regions, or the true ones."""
     judged = Signal(str)
     """How the regions stand beside the truth, in words."""
     sliders_changed = Signal()
     """Score and overlap were set by something else than the user."""
 
     def __init__(self, viewer: Any, backend: Callable[[], Backend], method: RegionMethod) -> None:
-        self.where = Where.IMAGE
+        self.where: Where | Layer = Where.IMAGE
         self.score, self.most = DETECTION_SCORE, DETECTION_OVERLAP
         self.truth: Layer | str | None = None
         self._truth_read: tuple[Layer, Image, Truth] | None = None
@@ -83,8 +84,8 @@ class RegionSession(ObjectSession):
         self.objects_changed.connect(self.shown.show_soon)
         for signal in (self.rows_changed, self.rows_added, self.reading_changed):
             signal.connect(self.shown.draw_soon)
-        self.viewer.layers.events.inserted.connect(self._on_truths)
-        self.viewer.layers.events.removed.connect(self._on_truths)
+        self.viewer.layers.events.inserted.connect(self._on_sources)
+        self.viewer.layers.events.removed.connect(self._on_sources)
         self._use_detector_score()
         self._read_verdict()
 
@@ -93,8 +94,8 @@ class RegionSession(ObjectSession):
         if not self._closed:
             with suppress(RuntimeError):  # Qt may have deleted it before us, on the way out
                 self._settle.stop()
-            self.viewer.layers.events.inserted.disconnect(self._on_truths)
-            self.viewer.layers.events.removed.disconnect(self._on_truths)
+            self.viewer.layers.events.inserted.disconnect(self._on_sources)
+            self.viewer.layers.events.removed.disconnect(self._on_sources)
             if self.shown is not None:
                 self.shown.close()
         super().close()
@@ -202,6 +203,28 @@ class RegionSession(ObjectSession):
 
     # Finding.
 
+    def take_over(self, layer: Layer) -> None:
+        """Take the regions that a layer marks and have them classified; none is doubled."""
+        objects = self.ready()
+        if objects is None:
+            return
+
+        def done(boxes: NDArray[Any]) -> None:
+            if not self.holds(objects):
+                return
+            new = ~covered(boxes, objects.table.boxes)
+            uids = objects.add_boxes(boxes[new], score=False)
+            objects.select([])  # napari selects what was added; a key meant for one would hit all
+            there = len(boxes) - len(uids)
+            text = f"{RED_CELLS.count(len(uids))} taken over from '{layer.name}'"
+            self.told.emit("info", text + (f" ({there:,} were there already)." if there else "."))
+            if uids and self.method.entry is not None:
+                self.inquiry.ask(objects, uids)
+
+        self.inquiry.in_background(
+            lambda: regions_of_layer(layer, objects.image, objects.table.side), done
+        )
+
     def detect(self) -> None:
         """Find the regions and have them classified; those that are there are not doubled."""
         entry, image = self.method.entry, self.image
@@ -261,11 +284,13 @@ class RegionSession(ObjectSession):
     def slide_to(self, score: float, most: float) -> None:
         """Show detections of at least this score, and of two that share more the stronger."""
         self.score, self.most = max(score, DETECTION_FLOOR), most
+        self._settle.start()
         if self.shown is not None:
             self.shown.draw_now()
-        self._settle.start()
 
     def _coming(self, objects: RedCellsLayer) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+        if not self._settle.isActive():  # what the sliders say is so already
+            return np.zeros(len(objects), dtype=bool), np.zeros((0, 4))
         return self._found[objects].preview(self.score, self.most)
 
     def _bring(self) -> None:
@@ -284,8 +309,8 @@ class RegionSession(ObjectSession):
 
     # The truth.
 
-    def truths(self) -> list[Layer]:
-        """Layers that may mark true regions, topmost first."""
+    def sources(self) -> list[Layer]:
+        """Layers of the user's that may mark regions, topmost first."""
         return layers_with_cells(self.viewer.layers)
 
     def choose_truth(self, truth: Layer | str | None) -> None:
@@ -299,10 +324,12 @@ class RegionSession(ObjectSession):
         if self.shown is not None:
             self.shown.draw_now()
 
-    def _on_truths(self, event: Any) -> None:
+    def _on_sources(self, event: Any) -> None:
         if isinstance(self.truth, Layer) and self.truth not in self.viewer.layers:
             self.choose_truth(None)
-        self.truths_changed.emit()
+        if isinstance(self.where, Layer) and self.where not in self.viewer.layers:
+            self.where = Where.IMAGE
+        self.sources_changed.emit()
 
     def _beside(self, objects: RedCellsLayer) -> tuple[Judged, Truth] | None:
         truth, table = self.truth, objects.table
@@ -321,7 +348,7 @@ class RegionSession(ObjectSession):
                 except CellpathError as error:
                     self.told.emit("error", str(error))
                     self.truth = None
-                    self.truths_changed.emit()
+                    self.sources_changed.emit()
                     return None
             known = self._truth_read[2]
             answer = compared(table.boxes, calls, strength, known), known
