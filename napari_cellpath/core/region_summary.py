@@ -64,7 +64,9 @@ def summarise_regions(
     """
     names = [*types, *sorted({label for r in records for label in _labels(r)} - set(types))]
     every = sorted({*images, *(str(r["image"]) for r in records)})
-    of_image = {name: [r for r in records if r["image"] == name] for name in every}
+    of_image: dict[str, list[Mapping[str, Any]]] = {name: [] for name in every}
+    for record in records:
+        of_image[str(record["image"])].append(record)
     single, criterion = _of_one_cell(records)
     flags: dict[str, int] = {}
     for record in records:

@@ -143,7 +143,9 @@ FLAG_WORDS = {
     "unusual-nucleus-size": "a nucleus of another size than the training cells'",
     "blank": "nothing is to be seen there",
     "not-finite": "the network gave no number",
-    "tiny": "its box is too small for a pattern",
+    "tiny": "its box is too small to be looked at",
+    "stretched": "its sides are far from equal, and were scaled to be",
+    "unlabelled": "no type is above its threshold",
 }
 """What the flags of a call say to a person."""
 

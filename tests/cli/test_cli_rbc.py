@@ -193,7 +193,7 @@ def test_geojson_is_qupaths(run, field, truth):
         assert properties["measurements"]["score"] == float(row["abnormal"])
         assert properties["measurements"]["p_Echi"] == float(row["p_Echi"])
         if row["labels"]:
-            assert properties["classification"]["name"] == row["labels"].replace(";", "; ")
+            assert properties["classification"]["name"] == row["labels"].replace(";", ": ")
 
 
 def test_json_on_standard_output(run, field):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ from napari_cellpath.core.vocabulary import Fit
 from napari_cellpath.slides.windows import read
 from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
-from napari_cellpath.systems.rbc.boxes import RegionInput, is_blank
+from napari_cellpath.systems.rbc.boxes import RegionInput
 from napari_cellpath.systems.rbc.detect_plan import (
     LOOSE_OVERLAP,
     DetectOutput,
@@ -26,31 +29,44 @@ from napari_cellpath.systems.rbc.detect_plan import (
 )
 from napari_cellpath.systems.rbc.features_plan import FeaturesPayload
 from napari_cellpath.systems.rbc.network import Cascade
-from napari_cellpath.systems.rbc.patches import patch_of
-from napari_cellpath.systems.rbc.plan import GROUP, LabelOutput, LabelPayload
+from napari_cellpath.systems.rbc.patches import are_blank, patch_of
+from napari_cellpath.systems.rbc.plan import LARGEST_GROUP, LabelOutput, LabelPayload, group_of
 
-GROUP_ON_A_CARD = 32
-"""Patches that a graphics card looks at together; few at a time would leave it idle."""
+
+class _More(threading.local):
+    """By how many times a window is larger than the fields a detector was trained on.
+
+    Of each thread: two may look at windows of different sizes.
+    """
+
+    times = 1
 
 
 class LooseDetector(nn.Module):
     """A detector as it is run here: pixels as they come, one image, all it finds.
 
     torchvision's own resizes images to its training size and drops and caps what overlaps; here
-    the plan decides both (`napari_cellpath.systems.rbc.detect_plan`). Its weights are shared, and
-    its settings changed: it serves inference alone.
+    the plan decides both (`napari_cellpath.systems.rbc.detect_plan`). A window larger than the
+    fields it was trained on may hold as many more regions: it gets as many more proposals. The
+    weights are shared, and the settings changed: it serves inference alone.
     """
 
     def __init__(self, detector: FasterRCNN) -> None:
         super().__init__()
         self.detector = detector.eval()
-        detector.transform._skip_resize = True
-        heads = detector.roi_heads
+        transform, proposer, heads = detector.transform, detector.rpn, detector.roi_heads
+        transform._skip_resize = True
         heads.score_thresh, heads.nms_thresh = DETECTION_FLOOR, LOOSE_OVERLAP
-        heads.detections_per_img = detector.rpn.post_nms_top_n()
+        heads.detections_per_img = sys.maxsize
+        self._usual_pixels = transform.min_size[-1] * transform.max_size
+        self._more = _More()
+        before, after = proposer.pre_nms_top_n(), proposer.post_nms_top_n()
+        proposer.pre_nms_top_n = lambda: before * self._more.times
+        proposer.post_nms_top_n = lambda: after * self._more.times
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (1, n, 4) x0, y0, x1, y1 and scores (1, n) of one image (1, 3, H, W) in 0..1."""
+        self._more.times = math.ceil(image.shape[2] * image.shape[3] / self._usual_pixels)
         (found,) = self.detector([image[0]])
         return found["boxes"][None], found["scores"][None]
 
@@ -78,7 +94,8 @@ class RegionPredictor:
         self.device = device
         self.precision = precision
         self.wanted = wanted
-        self.group = GROUP if device.type == "cpu" else GROUP_ON_A_CARD
+        # Few at a time would leave a graphics card idle.
+        self.group = group_of(wanted.patch) if device.type == "cpu" else LARGEST_GROUP
 
     @classmethod
     def load(cls, ref: ModelRef, device: torch.device, precision: str) -> RegionPredictor:
@@ -105,7 +122,7 @@ class RegionPredictor:
         return self.judge(payload, forward, stop)
 
     def judge(self, payload: LabelPayload, forward: Forward, stop: StopCheck) -> LabelOutput:
-        """Probabilities of a task's boxes; blank ones are not asked about."""
+        """Probabilities of a task's boxes; NaN of those in which nothing is to be seen."""
         features, blank = self._described(payload, forward, stop)
         with torch.inference_mode():
             probabilities = self.heads.probabilities(torch.from_numpy(features).double()).numpy()
@@ -123,28 +140,34 @@ class RegionPredictor:
         patches = self.cut(payload)
         if stop():
             raise JobCancelledError("The job was cancelled.")
-        blank = np.array([patch is None for patch in patches], bool)
+        large = np.array([patch is not None for patch in patches], bool)
         features = np.full((len(patches), self.trunk.n_features), np.nan, np.float32)
+        blank = ~large
         seen = [patch for patch in patches if patch is not None]
         if seen:
-            features[~blank] = self._features(seen, forward, stop)
+            features[large], blank[large] = self._features(seen, forward, stop)
+            features[blank] = np.nan
         return features, blank
 
     def _features(
         self, patches: list[Tensor], forward: Forward, stop: StopCheck
-    ) -> NDArray[np.float32]:
-        found = []
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Features (n, d) of patches, and which of them are blank, (n,)."""
+        features, blank = [], []
         for start in range(0, len(patches), self.group):
             some = patches[start : start + self.group]
             filled = some + [torch.zeros_like(some[0])] * (self.group - len(some))
-            batch = torch.stack(filled).contiguous(memory_format=torch.channels_last)
-            found.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu().numpy())
-        return np.concatenate(found)
+            batch = torch.stack(filled)
+            blank.append(are_blank(batch)[: len(some)])
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            features.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu().numpy())
+        return np.concatenate(features), np.concatenate(blank)
 
     def cut(self, payload: LabelPayload) -> list[Tensor | None]:
-        """The trunk's inputs (3, S, S), in order; None where nothing is to be seen."""
+        """The trunk's inputs (3, S, S), in order; None of boxes too small to be looked at."""
         patches: list[Tensor | None] = []
         fit = self.wanted.fit if payload.fit is Fit.MODEL else payload.fit
+        size, least = self.wanted.patch, self.wanted.least
         for pool in payload.pools:
             top, left, bottom, right = pool.window
             rgb = read(pool.source, top, left, bottom - top, right - left)
@@ -153,9 +176,7 @@ class RegionPredictor:
                     patches.append(None)
                     continue
                 crop = rgb[box[0] - top : box[2] - top, box[1] - left : box[3] - left]
-                blank = is_blank(crop)
-                size, least = self.wanted.patch, self.wanted.least
-                patches.append(None if blank else patch_of(crop, size, fit, least))
+                patches.append(patch_of(crop, size, fit, least))
         return patches
 
     def detect(self, payload: DetectPayload, forward: Forward, stop: StopCheck) -> DetectOutput:
