@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,8 +158,6 @@ class HspTrainer(Trainer[HspRecipe]):
     data: CellData
     regions: Sequence[Region]
     crops: CropList
-    takes_back: ClassVar[bool] = True
-    """Whether the classes' weights are taken back in the end; a fine-tuned end is as learnt."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -262,17 +260,10 @@ class HspTrainer(Trainer[HspRecipe]):
 
         return validate
 
-    def fit(self, rows: Rows, *args: Any, **options: Any) -> tuple[Any, Fit]:
-        """See `Trainer.fit`; the network that is kept has its plain form.
-
-        What the loss weights added to the rarer classes is taken back (`unweighted`).
-        """
-        network, run = super().fit(rows, *args, **options)
+    def fit(self, *args: Any, **options: Any) -> tuple[Any, Fit]:
+        """See `Trainer.fit`; the network that is kept has its plain form."""
+        network, run = super().fit(*args, **options)
         plain_form(network)
-        if self.recipe.balance > 0 and self.takes_back:
-            unweighted(
-                network, pixel_weights(self.regions, rows, self.n_classes, self.recipe.balance)
-            )
         return network, run
 
 
@@ -286,15 +277,3 @@ def pixel_weights(regions: Sequence[Region], rows: Rows, n_classes: int, power: 
         ).float()
     weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
     return weights * counts.sum() / (weights * counts).sum()
-
-
-def unweighted(network: nn.Module, weights: Tensor) -> None:
-    """Take the loss weights of the classes back, in place.
-
-    A weighted cross-entropy is lowest where the odds are those of the data times the weights;
-    the last bias, less the logarithm of the weights, gives the odds of the data.
-    """
-    head: Any = network.get_submodule("head")
-    last = head if isinstance(head, nn.Conv2d) else head[-1]
-    with torch.no_grad():
-        last.bias -= weights.clamp(min=1e-6).log().to(last.bias)
