@@ -187,7 +187,8 @@ def _lead(summary: Reading) -> str:
         text += "No abnormal class has a lesion large enough to count."
     else:
         largest = area_words(worst["largest_pixels"], worst["largest_mm2"])
-        text += f"Worst class: {worst['class']} ({worst['lesions']} lesions, largest {largest})."
+        count = "1 lesion" if worst["lesions"] == 1 else f"{worst['lesions']:,} lesions"
+        text += f"Worst class: {worst['class']} ({count}, largest {largest})."
     return text
 
 

@@ -139,7 +139,7 @@ class PaintKeySheet(KeySheet):
         return "Keys on tissue", "They work while a tissue or painted layer is the active layer."
 
     @staticmethod
-    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+    def lines(classes: Sequence[str], several: bool = False) -> list[tuple[str, str]]:
         """Key and meaning of every shortcut."""
         return [
             (shortcut_of("run"), "Segment what is chosen"),

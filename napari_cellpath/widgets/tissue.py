@@ -163,7 +163,7 @@ class TissueDock(FrameDock):
         frame.action.primary_toggled.connect(lambda _on: self.segment())
         self.go_on.clicked.connect(lambda: session.go_on())
         self.paint.clicked.connect(session.set_painting)
-        self.where.activated.connect(lambda i: self._set_where(self.where.itemData(i)))
+        self.where.activated.connect(lambda i: self.choose_region(self.where.itemData(i)))
         frame.method.preset_chosen.connect(lambda value: session.use(mode=RegionMode(value)))
         self.blend.activated.connect(lambda i: session.use(blend=Blend(self.blend.itemData(i))))
         self.stride.valueChanged.connect(lambda n: session.use(stride=n or None))
@@ -203,8 +203,10 @@ class TissueDock(FrameDock):
         session.segment()
         self._show_hint()
 
-    def _set_where(self, where: Any) -> None:
+    def choose_region(self, where: Where) -> None:
+        """Say what of the image is to be segmented."""
         self.session.where = Where(where)
+        fill(self.where, PLACES, self.session.where)
         self._show_hint()
 
     def _set_smallest(self, area: float) -> None:
@@ -292,6 +294,7 @@ class TissueDock(FrameDock):
     def show_subject(self) -> None:
         """Show image, model and pixel size, and what can be done with them."""
         super().show_subject()
+        fill(self.where, PLACES, self.session.where)
         self.frame.action.primary.setEnabled(self.can_work)
         self._show_painting()
         self._show_hint()
@@ -300,6 +303,8 @@ class TissueDock(FrameDock):
         """Show the classes and the settings in force."""
         super().show_reading()
         method = self.session.method
+        self.frame.method.set_presets(MODES, method.mode)
+        fill(self.blend, BLENDS, method.blend)
         if self.stride.value() != (method.stride or 0):
             self.stride.setValue(method.stride or 0)
         self.stride.setEnabled(method.mode is RegionMode.EXACT and method.blend is not Blend.NONE)

@@ -49,7 +49,7 @@ def segment_tissue(out: Path) -> dict[str, Any]:
         return {"lines": ["HSP-Net: no model is on this machine; tissue was not segmented."]}
     settle(1.0)
     viewer.reset_view()
-    session.where = Where.IMAGE
+    dock.choose_region(Where.IMAGE)
     started = time.perf_counter()
     dock.segment()
     until(lambda: session.region is not None, "a first look")

@@ -164,9 +164,9 @@ def area_columns(summary: TissueSummary) -> tuple[Column, ...]:
     names = lambda: np.array(summary.names, dtype=object)  # noqa: E731
     return (
         Column("Class", "Click to go to the largest region of it", names, str,
-               lambda row: swatch(summary.colours[row]), 120),
+               lambda row: swatch(summary.colours[row]), 116),
         Column("Area", "Of the region as it stands, painted corrections included",
-               lambda: summary.values("pixels"), summary.area_text, width=74, right=True),
+               lambda: summary.values("pixels"), summary.area_text, width=92, right=True),
         Column("Share", "Of what was assessed", lambda: summary.values("share"),
                lambda v: "" if np.isnan(v) else f"{100 * v:.1f} %", width=56, right=True),
     )  # fmt: skip
