@@ -52,8 +52,7 @@ pictures: setup  ## the pictures of README and docs, from generated cells
 	cp demo-output/pictures/found-nuclei.png demo-output/pictures/show-why.png docs/images/
 	cp demo-output/pictures/hep2-patterns.png docs/images/hep2-dock.png
 	cp demo-output/pictures/tissue.png docs/images/tissue-dock.png
-	cp demo-output/pictures/red-cells.png docs/images/red-cells-dock.png
-	$(SCREEN) $(BIN)/python scripts/rbc_pictures.py docs/images
+	$(SCREEN) $(BIN)/python scripts/rbc_pictures.py docs/images demo-output/pictures/red-cells.png
 
 loop-pictures: setup  ## the pictures of docs/loop.md: correct, review, retrain, trust
 	$(SCREEN) $(BIN)/python scripts/loop_pictures.py docs/images

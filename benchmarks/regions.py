@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.measuring import Rounds, interleave
@@ -35,7 +36,7 @@ from napari_cellpath.models import ClassInfo, ModelInfo, find_model, save_model
 from napari_cellpath.samples import smear_field
 from napari_cellpath.systems.catalogue import build
 from napari_cellpath.systems.protocol import ModelRef
-from napari_cellpath.systems.rbc.plan import boxes_of_task
+from napari_cellpath.systems.rbc.plan import groups_of_task
 from napari_cellpath.systems.rbc.predict import RegionPredictor
 from napari_cellpath.systems.rbc.verdict import Booster, read_verdict
 
@@ -93,9 +94,10 @@ def measure(model: str, device: str, rounds: int, boxes: int = 400) -> dict[str,
         folder = Path(name)
         model = model or write_untrained(folder / "model")
         label = find_model(model, System.RBC).label
-        image = _field(folder / "field.png")
-        patches, detector = _pipelines(model, image, device, rounds, boxes)
-        drawn = _drawn(model, image, device)
+        image, truth = _field(folder / "field.png")
+        asked = _boxes(truth, boxes)
+        patches, detector = _pipelines(model, image, asked, device, rounds)
+        drawn = _drawn(model, image, asked, device)
         flips = [_seconds(lambda: _flip(model)) for _ in range(DRAWN)]
     return {
         "model": label,
@@ -111,24 +113,25 @@ def measure(model: str, device: str, rounds: int, boxes: int = 400) -> dict[str,
     }
 
 
-def _field(path: Path) -> FileImage:
-    Image.fromarray(smear_field(shape=(480, 640), n_regions=20).image).save(path)
-    return FileImage(str(path))
+def _field(path: Path) -> tuple[FileImage, NDArray[np.int64]]:
+    """A small field, and the boxes of its regions."""
+    field = smear_field(shape=(480, 640), n_regions=20)
+    Image.fromarray(field.image).save(path)
+    return FileImage(str(path)), field.boxes
+
+
+def _boxes(truth: NDArray[np.int64], n: int) -> tuple[CellBox, ...]:
+    """As many boxes, each a little beside a region's: glass alone is not asked about."""
+    moved = np.random.default_rng(0).integers(-3, 4, (n, 4)) + truth[np.arange(n) % len(truth)]
+    return tuple(CellBox(row0, col0, row1, col1) for row0, col0, row1, col1 in moved.tolist())
 
 
 def _pipelines(
-    model: str, image: FileImage, device: str, rounds: int, boxes: int
+    model: str, image: FileImage, asked: tuple[CellBox, ...], device: str, rounds: int
 ) -> tuple[Rounds, Rounds]:
     """Whole against alone: of the patches, and of the detector on a small field."""
-    info = find_model(model, System.RBC)
-    rng = np.random.default_rng(0)
-    corners = np.stack([rng.integers(0, 400, boxes), rng.integers(0, 560, boxes)], axis=1).tolist()
-    sizes = rng.integers(40, 80, (boxes, 2)).tolist()
-    asked = tuple(
-        CellBox(row, col, row + high, col + wide)
-        for (row, col), (high, wide) in zip(corners, sizes, strict=True)
-    )
-    label = LabelRegionsRequest(image, asked, model)
+    info, boxes = find_model(model, System.RBC), len(asked)
+    request = LabelRegionsRequest(image, asked, model)
     detect = DetectRegionsRequest(image, model)
     backend = InlineBackend(device, "fp32")
     backend.warm_up(model)
@@ -146,7 +149,7 @@ def _pipelines(
         for _ in range(8)
     ]
     field = torch.rand(1, 3, 480, 640)
-    in_task = boxes_of_task(info.info)
+    in_task = groups_of_task(info.info) * group
 
     def alone() -> None:
         for start in range(0, boxes, in_task):
@@ -160,7 +163,7 @@ def _pipelines(
 
     threads = cpu_threads()
     patches = interleave(
-        {"pure": alone, "whole": lambda: backend.submit(label).result()}, "pure", rounds, threads
+        {"pure": alone, "whole": lambda: backend.submit(request).result()}, "pure", rounds, threads
     )
     detector = interleave(
         {
@@ -172,16 +175,13 @@ def _pipelines(
     return patches, detector
 
 
-def _drawn(model: str, image: FileImage, device: str) -> list[float]:
+def _drawn(model: str, image: FileImage, boxes: tuple[CellBox, ...], device: str) -> list[float]:
     """Seconds from a box to its answer, through the worker that napari uses."""
     backend = connect(device=device, precision="fp32")
     try:
-        rng = np.random.default_rng(1)
         times = []
         for number in range(DRAWN + 3):  # the first ones start the worker and load the model
-            row, col = (int(rng.integers(0, side)) for side in (400, 560))
-            box = CellBox(row, col, row + 60, col + 60)
-            request = LabelRegionsRequest(image, (box,), model)
+            request = LabelRegionsRequest(image, (boxes[number % len(boxes)],), model)
             taken = _seconds(lambda request=request: backend.submit(request).result())
             if number >= 3:
                 times.append(taken)

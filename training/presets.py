@@ -53,9 +53,9 @@ HEP2: dict[str, dict[str, Any]] = {
 RBC: dict[str, dict[str, Any]] = {
     "fast": {
         "finetune": {"method": "head"},
-        "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
-        "epochs": 30,
-        "batch": 32,
+        "optimiser": {"lr_head": 0.003, "weight_decay": 0.02},
+        "epochs": 80,
+        "batch": 16,
     },
     "detector": {
         "finetune": {"method": "head", "detector": True},

@@ -84,6 +84,13 @@ class EditedBoxes:
         See `create_edited_layer`.
     regions
         The controller of the regions of the same image.
+
+    Attributes
+    ----------
+    uids
+        Of the regions whose boxes are on the layer, in its order.
+    touched
+        The mouse is down on the layer: rectangles must not be made anew under it.
     """
 
     drawn = Signal(list)
@@ -96,6 +103,7 @@ class EditedBoxes:
     def __init__(self, layer: Shapes, regions: RedCellsLayer) -> None:
         self.layer, self.regions = layer, regions
         self.uids: list[str] = []
+        self.touched = False
         self._busy = False
         self._drawing = False
         layer.events.data.connect(self._on_data)
@@ -111,15 +119,13 @@ class EditedBoxes:
     @timed
     def show(self, uids: Iterable[str], *, selected: bool = True) -> None:
         """Have these regions' boxes on the layer and no others, selected if they may be dragged."""
-        if self._drawing:
+        if self._drawing or self.touched:
             return
         table = self.regions.table
         there = [uid for uid in uids if uid in table][:MOST]
         rows = table.rows(there)
         boxes = table.boxes[rows]
-        on_layer = [self._box(corners) for corners in self.layer.data]
-        wanted = [tuple(box) for box in boxes.tolist()]
-        if there != self.uids or wanted != on_layer:
+        if there != self.uids or not self._shows(boxes):
             self.uids = there
             self._busy = True
             try:
@@ -131,6 +137,14 @@ class EditedBoxes:
         if selected and str(self.layer.mode) == "select":
             with napari_call():
                 self.layer.selected_data = set(range(len(there)))
+
+    def _shows(self, boxes: NDArray[Any]) -> bool:
+        """Whether the rectangles are these boxes, upright and to the pixel."""
+        drawn = self.layer.data
+        return len(drawn) == len(boxes) and all(
+            len(corners) == 4 and np.allclose(corners, corners_of(box))
+            for corners, box in zip(drawn, boxes, strict=True)
+        )
 
     def _rebuild(self, boxes: NDArray[Any]) -> None:
         layer = self.layer
@@ -145,6 +159,8 @@ class EditedBoxes:
             mine = self.regions.table.places(self.uids)
             if np.isin(mine, rows).any():
                 self._dress()
+                if not self._shows(self.regions.table.boxes[mine]):  # undone, or moved elsewhere
+                    self.doubted.emit()
 
     @timed
     def _dress(self) -> None:

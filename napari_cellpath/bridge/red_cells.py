@@ -127,7 +127,9 @@ class RedCellTable(BoxTable):
         for text in {*texts}.difference(known):
             said = set(parted(text))
             known[text] = np.array([name in said for name in classes], dtype=bool)
-        return np.array([known[text] for text in texts], dtype=bool).reshape(-1, len(classes))
+        return np.array([known[text] for text in texts], dtype=bool).reshape(
+            len(texts), len(classes)
+        )
 
     def standing(self, rows: Rows) -> NDArray[np.bool_]:
         """(k, types) what each region holds: a person's word before the model's."""

@@ -71,10 +71,10 @@ def truth_of_layer(layer: Layer, image: Image) -> Truth:
     """
     given = cells_of_layer(layer, image, 1)
     frame = getattr(layer, "features", None)
-    column = None if frame is None else next((c for c in _LABELS if c in frame), None)
     texts = [""] * len(given.boxes)
-    if column is not None and len(frame) == len(given.boxes):
-        texts = [_ordered(value) for value in frame[column]]
+    if frame is not None and len(frame) == len(given.boxes):
+        column = next((c for c in _LABELS if c in frame), None)
+        texts = texts if column is None else [_ordered(value) for value in frame[column]]
     return Truth(given.boxes, tuple(texts))
 
 

@@ -194,11 +194,17 @@ class RegionLayers:
         regions = self.regions_on(layer) or next((r for r in self._held if r.layer is layer), None)
         if regions is None or event.button != 1 or str(layer.mode) not in SELECTING:
             return
+        edited = self._edited.get(regions)
+        if edited is not None:
+            edited.touched = True
         start, still = np.asarray(event.pos, dtype=float), True
         yield
         while event.type == "mouse_move":
             still &= bool(np.abs(np.asarray(event.pos) - start).max() <= STILL)
             yield
+        if edited is not None:
+            edited.touched = False
+            self.show_soon()
         if not still:
             return
         at, more = layer.world_to_data(event.position)[-2:], "Shift" in event.modifiers

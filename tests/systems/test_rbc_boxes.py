@@ -16,7 +16,6 @@ from napari_cellpath.systems.rbc.boxes import (
     boxes_of_mask,
     check_box,
     clipped,
-    is_blank,
     is_stretched,
     is_tiny,
     meets_border,
@@ -24,7 +23,7 @@ from napari_cellpath.systems.rbc.boxes import (
     square_of,
     suppress,
 )
-from napari_cellpath.systems.rbc.patches import patch_of
+from napari_cellpath.systems.rbc.patches import are_blank, patch_of
 
 
 def edges(boxes):
@@ -122,19 +121,23 @@ def test_a_patch_is_its_pixels():
     np.testing.assert_array_equal(patch.numpy(), crop.transpose(2, 0, 1) / np.float32(255))
 
 
-def test_nothing_to_be_seen():
+def seen(pixels, patch, fit):
+    return not are_blank(patch_of(np.rint(pixels).astype(np.uint8), patch, fit)[None])[0]
+
+
+@pytest.mark.parametrize("fit", [Fit.STRETCH, Fit.LETTERBOX])
+@pytest.mark.parametrize("patch", [224, 64])
+def test_nothing_to_be_seen(patch, fit):
     """Glass is blank, with its noise and its lamp; the palest cell on it is not."""
-    flat = np.full((40, 40, 3), (150.0, 160.0, 170.0))
-    noise = np.random.default_rng(0).normal(0, 4, flat.shape)
-    lamp = np.linspace(-2, 2, 40)[:, None]
-    glass = flat + noise + lamp
-    assert is_blank(flat.astype(np.uint8))
-    assert is_blank(np.rint(glass).astype(np.uint8))
-    glass[8:32, 8:32, 1] -= 15
-    assert not is_blank(np.rint(glass).astype(np.uint8))
-    assert is_blank(np.zeros((2, 30, 3), np.uint8))
+    flat = np.full((40, 50, 3), (150.0, 160.0, 170.0))
+    noise = np.random.default_rng(0).normal(0, 3, flat.shape)
+    glass = flat + noise + np.linspace(-2, 2, 40)[:, None, None]
+    assert not seen(flat, patch, fit)
+    assert not seen(glass, patch, fit)
+    glass[8:32, 8:32, 1] -= 18
+    assert seen(glass, patch, fit)
     field = smear_field()
-    assert not any(is_blank(field.image[b[0] : b[2], b[1] : b[3]]) for b in field.boxes)
+    assert all(seen(field.image[b[0] : b[2], b[1] : b[3]], patch, fit) for b in field.boxes)
 
 
 def test_overlap():

@@ -27,7 +27,7 @@ from napari_cellpath.systems.rbc import plan as plan_module
 from napari_cellpath.systems.rbc.boxes import RegionInput, boxes_of_mask, suppress
 from napari_cellpath.systems.rbc.detect_plan import LOOSE_OVERLAP, DetectRegionsPlan
 from napari_cellpath.systems.rbc.network import rbc_cascade
-from napari_cellpath.systems.rbc.plan import GROUP, LabelRegionsPlan
+from napari_cellpath.systems.rbc.plan import LabelRegionsPlan, group_of, groups_of_task
 from napari_cellpath.systems.rbc.predict import RegionPredictor
 from tests.support.models import write_random_model, write_region_model
 
@@ -99,7 +99,8 @@ def test_alone_as_in_a_batch(backend, field, boxes, calls, model):
 
 def test_the_batch_is_the_plans_alone(backend, field, boxes, calls, model, monkeypatch):
     """However many boxes a task holds, and wherever pools are cut: the same numbers."""
-    monkeypatch.setattr(plan_module, "boxes_of_task", lambda info: 3)
+    monkeypatch.setattr(plan_module, "groups_of_task", lambda info: 2)
+    monkeypatch.setattr(plan_module, "group_of", lambda patch: 3)  # of the plan, not the worker
     monkeypatch.setattr(plan_module, "POOL_PIXELS", 100)
     again = labelled(backend, field.image, boxes, model)
     np.testing.assert_allclose(numbers(again), numbers(calls), rtol=0, atol=1e-12)
@@ -198,8 +199,12 @@ def test_ten_thousand_boxes_are_planned_in_a_moment(model):
     seen = []
     for _ in range(20):
         seen += plan.take().payload.numbers
-    assert len(seen) == len(set(seen)) == 20 * plan_module.boxes_of_task(plan.info)
-    assert plan_module.boxes_of_task(plan.info) % GROUP == 0
+    assert len(seen) == len(set(seen)) == 20 * groups_of_task(plan.info) * group_of(40)
+
+
+def test_groups_are_as_large_as_patches_are_small():
+    """Four of the paper's patches at once, more of smaller ones, and never so many as to wait."""
+    assert [group_of(side) for side in (512, 224, 112, 96, 64, 32)] == [4, 4, 16, 16, 32, 32]
 
 
 def test_weights_that_give_no_number(backend, field, boxes, folder):

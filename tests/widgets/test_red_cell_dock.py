@@ -15,11 +15,15 @@ from qtpy.QtGui import QGuiApplication
 from qtpy.QtTest import QTest
 
 from napari_cellpath.backend.inline import InlineBackend
+from napari_cellpath.bridge import regions as areas
+from napari_cellpath.bridge.appearance import rgba
 from napari_cellpath.bridge.box_recording import corners_of
 from napari_cellpath.bridge.conventions import complete_layer_of
 from napari_cellpath.bridge.edited import edited_layer_of
 from napari_cellpath.bridge.kinds import RED_CELLS, kind_of
 from napari_cellpath.bridge.outlines import outlines_layer_of
+from napari_cellpath.bridge.regions import Area
+from napari_cellpath.bridge.truth import MISSED
 from napari_cellpath.core.requests import DetectRegionsRequest, LabelRegionsRequest
 from napari_cellpath.core.vocabulary import NO_TYPE, RBC_TYPES, Fit, System
 from napari_cellpath.models import ModelEntry, read_info
@@ -166,7 +170,7 @@ def test_nothing_found_is_said_plainly(dock, qtbot, viewer):
     """A field without cells, and one whose candidates all score less, say so."""
     dock.session._take(dock.session.ready(), [], None, True)
     assert last_notice() == "No region of red cells was found in 'smear'."
-    dock.score.setValue(0.99)
+    dock.session.score = 1.0
     regions = detect(dock, qtbot)
     assert len(regions) == 0
     assert "candidates score less" in last_notice()
@@ -174,15 +178,19 @@ def test_nothing_found_is_said_plainly(dock, qtbot, viewer):
     assert dock.frame.correct.accept.isEnabled() is False
 
 
-def test_detect_in_view_looks_at_the_view_only(dock, qtbot, viewer, image):
-    """The region asked for is what is on the canvas."""
+def test_detect_in_view_looks_at_the_view_only(dock, monkeypatch):
+    """The region asked for is what is on the canvas; nothing on it is said."""
     dock.where.setCurrentIndex(dock.where.findData(Where.VIEW))
     dock.where.activated.emit(dock.where.currentIndex())
     asked = []
     dock.session.inquiry.send = lambda kind, title, request, done: asked.append(request)
-    image.corner_pixels = np.array([[10, 20], [109, 219]])
+    seen = [Area((10, 20, 100, 200)), None]
+    monkeypatch.setattr(areas, "visible_area", lambda _image: seen.pop(0))
     dock.detect()
     assert asked[0].region == (10, 20, 100, 200)
+    dock.detect()
+    assert len(asked) == 1
+    assert last_notice() == "Nothing of 'smear' is in view."
 
 
 def test_bars_show_one_region_and_a_click_flips(dock, regions, qtbot):
@@ -377,8 +385,8 @@ def test_regions_beside_the_truth(dock, regions, viewer, image, field, qtbot):
     wanted = f"Beside the truth: {right} right, {len(sets) - right} wrong, 1 missed."
     qtbot.waitUntil(lambda: dock.beside.text() == wanted, timeout=15000)
     outlines = outlines_layer_of(image, viewer.layers)
-    colours = {tuple(np.round(c, 2)) for c in outlines.vertex_colors[::8, :3]}
-    assert (0.17, 0.36, 1.0) in colours, "the missed one is blue"
+    blue = np.isclose(outlines.vertex_colors[::8, :3], rgba(MISSED)[:3], atol=1e-6).all(axis=1)
+    assert blue.sum() == 1, "the missed one is blue"
     session.choose_truth(OWN_WORD)
     session.select([str(regions.table.uids[0])])
     session.accept()
@@ -430,9 +438,7 @@ def test_exported_table_and_command_give_the_same_numbers(
     viewer, inline, entries, qtbot, field, tmp_path
 ):
     """The copied command reads the exported boxes and writes the numbers of the window."""
-    from typer.testing import CliRunner
-
-    from napari_cellpath.cli import app
+    from napari_cellpath.cli import main
 
     path = field.save(tmp_path / "smear.ome.tif")
     viewer.open(str(path), plugin="napari-cellpath")
@@ -448,8 +454,7 @@ def test_exported_table_and_command_give_the_same_numbers(
     words = shlex.split(QGuiApplication.clipboard().text())
     assert words[:3] == ["cellpath", "predict", "rbc"]
     words[words.index("--model") + 1] = str(entries[0].folder)
-    done = CliRunner().invoke(app, [*words[1:], "--device", "cpu", "--precision", "fp32"])
-    assert done.exit_code == 0, done.output
+    assert main([*words[1:], "--device", "cpu", "--precision", "fp32"]) == 0
     out = tmp_path / "regions-answers.csv"
     with exported.open(newline="") as a, out.open(newline="") as b:
         pairs = list(zip(csv.DictReader(a), csv.DictReader(b), strict=True))
@@ -459,11 +464,9 @@ def test_exported_table_and_command_give_the_same_numbers(
         assert [mine[c] for c in columns] == [theirs[c] for c in columns]
     # The detection itself, too: the command finds the same boxes at the same score and overlap.
     found = tmp_path / "found.csv"
-    done = CliRunner().invoke(app, [
-        "predict", "rbc", str(path), "--out", str(found), "--score", "0.05", "--model",
-        str(entries[0].folder), "--device", "cpu", "--precision", "fp32",
-    ])  # fmt: skip
-    assert done.exit_code == 0, done.output
+    detecting = ["predict", "rbc", str(path), "--out", str(found), "--score", "0.05", "--model",
+                 str(entries[0].folder), "--device", "cpu", "--precision", "fp32"]  # fmt: skip
+    assert main(detecting) == 0
     edges = ("row0", "col0", "row1", "col1")
     with found.open(newline="") as file:
         theirs = {tuple(int(row[e]) for e in edges) for row in csv.DictReader(file)}
@@ -481,14 +484,14 @@ def test_project_exports_keep_all_labels(dock, regions, field, tmp_path, qtbot):
     for name in RBC_TYPES:
         if name not in regions.types_of(uid):
             session.correct(name)
-    session.keeper.export_file(tmp_path / "r.geojson", session.source)
+    dock.project.export_wanted.emit(tmp_path / "r.geojson")
     features = json.loads((tmp_path / "r.geojson").read_text())["features"]
     assert ": ".join(RBC_TYPES) in {
         f["properties"]["classification"]["name"]
         for f in features
         if "classification" in f["properties"]
     }
-    session.keeper.export_file(tmp_path / "r.json", session.source)
+    dock.project.export_wanted.emit(tmp_path / "r.json")
     document = json.loads((tmp_path / "r.json").read_text())
     assert list(RBC_TYPES) in [
         a.get("attributes", {}).get("labels") for a in document["annotations"]

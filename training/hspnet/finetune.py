@@ -62,8 +62,6 @@ REPLAYED = 4096
 class HspFineTuner(NearParent[HspRecipe], HspTrainer):
     """An HSP-Net trainer that starts from a parent and stays near it."""
 
-    takes_back: ClassVar[bool] = False
-
     def start(self, _rows: Rows, seed: int) -> Learner:
         """Copy the parent, seeded; its batch normalisation keeps its statistics."""
         whole = Learning(self.copied(seed), still=True)

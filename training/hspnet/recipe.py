@@ -156,8 +156,7 @@ class HspRecipe(CommonRecipe):
         0.0,
         ge=0,
         le=1,
-        description="Loss weights are (1/frequency) to this power; 1: equal say. In the end the "
-        "last bias takes them back, but for fine-tuning.",
+        description="Loss weights are (1/frequency) to this power; 1: equal say.",
     )
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="Of cross_entropy alone.")
     evaluation: Literal["tiles"] = Field(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from training.fit import Fit, Metrics
 from training.hspnet.baseline import UNet
 from training.hspnet.crops import CropList, Region, cut_crops, draw_crops
 from training.hspnet.losses import IGNORE, cross_entropy, make_pixel_loss
-from training.hspnet.recipe import HspNetwork, HspRecipe
+from training.hspnet.recipe import HspAugmentation, HspNetwork, HspRecipe
 from training.trainer import HUGE_LOSS, Learner, Rows, Trainer
 
 BASELINE = "unet"
@@ -108,7 +108,7 @@ def plain_form(network: nn.Module) -> None:
     """Inverse of `learning_form`."""
     for layer in network.modules():
         if type(layer) is TapConv:
-            layer.__class__ = WideConv
+            layer.__class__ = WideConv  # type: ignore[assignment]
 
 
 class Learning(Learner):
@@ -158,8 +158,6 @@ class HspTrainer(Trainer[HspRecipe]):
     data: CellData
     regions: Sequence[Region]
     crops: CropList
-    takes_back: ClassVar[bool] = True
-    """Whether the classes' weights are taken back in the end; a fine-tuned end is as learnt."""
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -243,7 +241,7 @@ class HspTrainer(Trainer[HspRecipe]):
     def validation_loss(self, rows: Rows) -> Callable[[nn.Module], Metrics]:
         """Cross-entropy of every crop of ``rows`` as it is, for keeping the best epoch."""
         mine = torch.from_numpy(self.crops.of(rows))
-        quiet = type(self.recipe.augmentation)()
+        quiet = HspAugmentation()  # type: ignore[call-arg]
 
         def validate(module: nn.Module) -> Metrics:
             device = next(module.parameters()).device
@@ -262,17 +260,10 @@ class HspTrainer(Trainer[HspRecipe]):
 
         return validate
 
-    def fit(self, rows: Rows, *args: Any, **options: Any) -> tuple[Any, Fit]:
-        """See `Trainer.fit`; the network that is kept has its plain form.
-
-        What the loss weights added to the rarer classes is taken back (`unweighted`).
-        """
-        network, run = super().fit(rows, *args, **options)
+    def fit(self, *args: Any, **options: Any) -> tuple[Any, Fit]:
+        """See `Trainer.fit`; the network that is kept has its plain form."""
+        network, run = super().fit(*args, **options)
         plain_form(network)
-        if self.recipe.balance > 0 and self.takes_back:
-            unweighted(
-                network, pixel_weights(self.regions, rows, self.n_classes, self.recipe.balance)
-            )
         return network, run
 
 
@@ -286,15 +277,3 @@ def pixel_weights(regions: Sequence[Region], rows: Rows, n_classes: int, power: 
         ).float()
     weights = torch.where(counts > 0, counts.clamp(min=1.0) ** -power, torch.zeros(()))
     return weights * counts.sum() / (weights * counts).sum()
-
-
-def unweighted(network: nn.Module, weights: Tensor) -> None:
-    """Take the loss weights of the classes back, in place.
-
-    A weighted cross-entropy is lowest where the odds are those of the data times the weights;
-    the last bias, less the logarithm of the weights, gives the odds of the data.
-    """
-    head: Any = network.get_submodule("head")
-    last = head if isinstance(head, nn.Conv2d) else head[-1]
-    with torch.no_grad():
-        last.bias -= weights.clamp(min=1e-6).log().to(last.bias)

@@ -31,7 +31,7 @@ def write_card(info: ModelInfo) -> str:
         "Tells which types of red cells a region of a blood smear holds, several at once, and "
         "whether any of them is abnormal"
         + ("; finds the regions too" if detector else "; it finds no regions, give boxes")
-        + ". The method is that of Qiu, Guo, Li and others (papers.md 2); trunk "
+        + ". The method is that of Qiu, Guo, Li and others; trunk "
         f"{arguments['trunk']} ({paper}), started from {info.training['initial_weights']}"
         + (f"; detector {detector}" if detector else "")
         + f". Input: a box as {info.input['patch']} x {info.input['patch']} pixels, "

@@ -16,6 +16,8 @@ from training import metrics as m
 
 Values = NDArray[np.float64]
 Method = Literal["interp", "step"]
+DRAWS = 100
+"""Resamples of an interval."""
 IOU = 0.5
 """The paper states none."""
 
@@ -89,7 +91,7 @@ class Found:
 
 
 def detection_report(
-    images: Sequence[Found], iou: float = IOU, score: float = 0.5, *, draws: int = 200
+    images: Sequence[Found], iou: float = IOU, score: float = 0.5, *, draws: int = DRAWS
 ) -> dict[str, Any]:
     """Measures over images, ready for JSON; intervals resample whole groups of images.
 

@@ -160,7 +160,6 @@ class RbcKit(FineTuneKit):
         judge = Judge(info.classes, thresholds, self._booster, info.threshold)
         self._judges = {False: judge, True: judge}
         self._detector = cascade.detector
-        cascade.requires_grad_(False)
         return PatchNetwork(cascade.trunk, cascade.heads).eval()
 
     def tensors(self, folder: Path) -> dict[str, NDArray[Any]]:

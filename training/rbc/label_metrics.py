@@ -13,6 +13,8 @@ from training.rbc.regions import UNKNOWN
 
 Values = NDArray[np.float64]
 Targets = NDArray[np.int8]
+DRAWS = 100
+"""Resamples of an interval; each sorts all boxes once a type."""
 LEAST = 20
 """Regions with a type below which its area under the curve does not count in the mean."""
 
@@ -65,7 +67,7 @@ def label_report(
     groups: Sequence[str],
     names: Sequence[str],
     *,
-    draws: int = 200,
+    draws: int = DRAWS,
     least: int = LEAST,
 ) -> dict[str, Any]:
     """Everything of the labels, ready for JSON; intervals resample whole groups of images."""
@@ -112,7 +114,7 @@ def verdict_report(
     threshold: float,
     groups: Sequence[str],
     *,
-    draws: int = 200,
+    draws: int = DRAWS,
 ) -> dict[str, Any]:
     """Measures of *abnormal* or not over the regions whose verdict is known, ready for JSON."""
     known = np.flatnonzero(truth != UNKNOWN)

@@ -84,7 +84,7 @@ class SegmentPlan:
         self._seconds = 0.0  # a tile takes; 0 while there is nothing to go by
         self._look = Look(self.layout) if request.first_estimate else None
         self._cursor = Cursor(self.layout, self._rows_final())
-        self._progress = 0.0
+        self._progress = self._tiles.before(self._rows_final()) / max(self._tiles.total, 1)
         self._losses = 0
         self._scattered = False
 

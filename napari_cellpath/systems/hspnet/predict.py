@@ -33,6 +33,8 @@ from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 
 BATCH = {"cpu": 1, "cuda": 8, "mps": 4}
 """Tiles of a network batch: one fills a processor's cores, a graphics card wants more."""
+BAND_BYTES = 64 << 20
+"""Of the pixels that are read at once for the thumbnail."""
 
 
 class TissuePredictor:
@@ -95,9 +97,13 @@ class TissuePredictor:
         if payload.grid is not None:
             height, width = payload.grid.shape
             # In bands: the level that is read may be too large to hold.
+            row_bytes = payload.grid.ratio * payload.grid.source_shape[1] * 3
+            step = max(1, int(BAND_BYTES / row_bytes))
             parts = [
-                read_grid(payload.source, payload.grid, (row, 0, min(row + 64, height), width), [])
-                for row in range(0, height, 64)
+                read_grid(
+                    payload.source, payload.grid, (row, 0, min(row + step, height), width), []
+                )
+                for row in range(0, height, step)
             ]
             tissue = tissue_mask(np.concatenate(parts))
         kind = self.device.type

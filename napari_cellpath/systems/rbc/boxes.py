@@ -29,10 +29,6 @@ LARGEST_SIDE = 4096
 """Boxes with a longer side are a mistake: no region of touching cells has as many pixels."""
 STRETCHED = 2.0
 """Sides of a box in a larger proportion than this look unlike themselves when scaled apart."""
-LEAST_CONTRAST = 10
-"""Grey levels (of 255) between places of a box below which nothing is to be seen in it. The least
-of 1,706 derived Chula boxes is 15, of 982 BCCD cells 28; the background between cells has 7."""
-_PLACES = 8  # of a box's shorter side
 DETECTION_SCORE = 0.5
 """Detections are kept from this score on, where a model does not say (papers.md 2.5)."""
 _PAIRS = 2_000_000  # of boxes compared at once, for memory's sake
@@ -195,20 +191,6 @@ def is_stretched(edges: Sequence[int]) -> bool:
     """Whether its sides are so far apart that scaling them to one square distorts it."""
     height, width = edges[2] - edges[0], edges[3] - edges[1]
     return max(height, width) > STRETCHED * min(height, width)
-
-
-def is_blank(rgb: NDArray[np.uint8]) -> bool:
-    """Whether nothing is to be seen in it: no plane's places differ by `LEAST_CONTRAST`.
-
-    Places are squares of an eighth of the shorter side, averaged: noise is no contrast.
-    """
-    side = max(3, min(rgb.shape[:2]) // _PLACES)
-    rows, cols = (length // side for length in rgb.shape[:2])
-    if min(rows, cols) < 1:
-        return True
-    parts = rgb[: rows * side, : cols * side].reshape(rows, side, cols, side, rgb.shape[2])
-    places = parts.mean(axis=(1, 3), dtype=np.float32).reshape(-1, rgb.shape[2])
-    return bool(np.ptp(places, axis=0).max() < LEAST_CONTRAST)
 
 
 def overlap(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ here too, so that a verdict is the same whoever flips a label.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from napari_cellpath.models import ModelInfo, find_model
 from napari_cellpath.slides.windows import image_shape, source_of
 from napari_cellpath.systems.protocol import ModelRef, Task
 from napari_cellpath.systems.rbc.boxes import (
+    PATCH,
     RegionInput,
     check_box,
     clipped,
@@ -35,21 +37,26 @@ from napari_cellpath.systems.tiling import Box, name_of
 POOL_PIXELS = 512
 """Side of the squares by which boxes are pooled: their window is read at once."""
 
-GROUP = 4
-"""Patches that a processor looks at together; a last few are made up to as many.
-
-Its convolutions are done in another way for one patch than for many, and differ in the last
-digits: always the same number at once gives a box the same numbers alone and among others. Four
-are as fast as any number and take a single box to a twentieth of a second.
-"""
-
-_BOXES = {"resnet50-features": 1, "resnet18-features": 3, "squeezenet-features": 5}  # groups
-_USUAL_BOXES = 2
+LEAST_GROUP, LARGEST_GROUP = 4, 32
+_GROUPS = {"resnet50-features": 1, "resnet18-features": 3, "squeezenet-features": 5}
+_USUAL_GROUPS = 2
 
 
-def boxes_of_task(info: ModelInfo) -> int:
-    """Boxes of a task: 0.2-0.5 s of work on two cores, by the trunk's cost; whole groups."""
-    return GROUP * _BOXES.get(str(info.arguments.get("trunk", "")), _USUAL_BOXES)
+def group_of(patch: int) -> int:
+    """Patches of this side that a processor looks at together: 4 of 224 pixels, 32 of 64.
+
+    Its convolutions are done in another way for one patch than for many, and differ in the last
+    digits: always the same number at once (a last few are made up to as many) gives a box the
+    same features alone and among others. So many are as fast as any number, and take a single box
+    to a twentieth of a second.
+    """
+    wanted = 2 ** round(math.log2(LEAST_GROUP * (PATCH / patch) ** 2))
+    return min(LARGEST_GROUP, max(LEAST_GROUP, wanted))
+
+
+def groups_of_task(info: ModelInfo) -> int:
+    """Groups of a task: 0.2-0.5 s of work on two cores, by the trunk's cost."""
+    return _GROUPS.get(str(info.arguments.get("trunk", "")), _USUAL_GROUPS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,14 +109,17 @@ class LabelRegionsPlan:
         self.verdict = read_verdict(entry.folder)
         self._shape = image_shape(request.image)
         fit = Fit(request.fit)
-        self._fit = RegionInput.of(entry.info.input, entry.name).fit if fit is Fit.MODEL else fit
+        wanted = RegionInput.of(entry.info.input, entry.name)
+        self._fit = wanted.fit if fit is Fit.MODEL else fit
         self._edges: list[Box] = []
         for number, box in enumerate(request.boxes):
             check_box(box, self._shape, f"Box {number}")
             self._edges.append(clipped(box, self._shape))
         self._tiny = [is_tiny(edges) for edges in self._edges]
         self._thresholds = tuple(self.verdict.thresholds.tolist())
-        self._boxes_a_task = boxes_of_task(entry.info)
+        groups = groups_of_task(entry.info)
+        self._heavy = groups == 1  # a group of this trunk takes too long to be urgent
+        self._boxes_a_task = groups * group_of(wanted.patch)
         self._ready = deque(sorted(range(len(request.boxes)), key=self._place))
         self._calls: list[RegionCall | None] = [None] * len(request.boxes)
         self._done = 0
@@ -133,7 +143,7 @@ class LabelRegionsPlan:
             model=self.model,
             payload=LabelPayload(pools, self._fit, tuple(numbers)),
             priority=Priority.CLICK if alone else Priority.FIELD,
-            urgent=alone and self._boxes_a_task > GROUP,  # a heavy trunk takes too long for it
+            urgent=alone and not self._heavy,
         )
 
     def _pool(self, numbers: list[int]) -> Pool:

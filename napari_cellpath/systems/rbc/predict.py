@@ -20,7 +20,7 @@ from napari_cellpath.core.vocabulary import Fit
 from napari_cellpath.slides.windows import read
 from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
-from napari_cellpath.systems.rbc.boxes import RegionInput, is_blank
+from napari_cellpath.systems.rbc.boxes import RegionInput
 from napari_cellpath.systems.rbc.detect_plan import (
     LOOSE_OVERLAP,
     DetectOutput,
@@ -29,11 +29,8 @@ from napari_cellpath.systems.rbc.detect_plan import (
 )
 from napari_cellpath.systems.rbc.features_plan import FeaturesPayload
 from napari_cellpath.systems.rbc.network import Cascade
-from napari_cellpath.systems.rbc.patches import patch_of
-from napari_cellpath.systems.rbc.plan import GROUP, LabelOutput, LabelPayload
-
-GROUP_ON_A_CARD = 32
-"""Patches that a graphics card looks at together; few at a time would leave it idle."""
+from napari_cellpath.systems.rbc.patches import are_blank, patch_of
+from napari_cellpath.systems.rbc.plan import LARGEST_GROUP, LabelOutput, LabelPayload, group_of
 
 
 class _More(threading.local):
@@ -97,7 +94,8 @@ class RegionPredictor:
         self.device = device
         self.precision = precision
         self.wanted = wanted
-        self.group = GROUP if device.type == "cpu" else GROUP_ON_A_CARD
+        # Few at a time would leave a graphics card idle.
+        self.group = group_of(wanted.patch) if device.type == "cpu" else LARGEST_GROUP
 
     @classmethod
     def load(cls, ref: ModelRef, device: torch.device, precision: str) -> RegionPredictor:
@@ -124,7 +122,7 @@ class RegionPredictor:
         return self.judge(payload, forward, stop)
 
     def judge(self, payload: LabelPayload, forward: Forward, stop: StopCheck) -> LabelOutput:
-        """Probabilities of a task's boxes; blank ones are not asked about."""
+        """Probabilities of a task's boxes; NaN of those in which nothing is to be seen."""
         features, blank = self._described(payload, forward, stop)
         with torch.inference_mode():
             probabilities = self.heads.probabilities(torch.from_numpy(features).double()).numpy()
@@ -142,28 +140,34 @@ class RegionPredictor:
         patches = self.cut(payload)
         if stop():
             raise JobCancelledError("The job was cancelled.")
-        blank = np.array([patch is None for patch in patches], bool)
+        large = np.array([patch is not None for patch in patches], bool)
         features = np.full((len(patches), self.trunk.n_features), np.nan, np.float32)
+        blank = ~large
         seen = [patch for patch in patches if patch is not None]
         if seen:
-            features[~blank] = self._features(seen, forward, stop)
+            features[large], blank[large] = self._features(seen, forward, stop)
+            features[blank] = np.nan
         return features, blank
 
     def _features(
         self, patches: list[Tensor], forward: Forward, stop: StopCheck
-    ) -> NDArray[np.float32]:
-        found = []
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Features (n, d) of patches, and which of them are blank, (n,)."""
+        features, blank = [], []
         for start in range(0, len(patches), self.group):
             some = patches[start : start + self.group]
             filled = some + [torch.zeros_like(some[0])] * (self.group - len(some))
-            batch = torch.stack(filled).contiguous(memory_format=torch.channels_last)
-            found.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu().numpy())
-        return np.concatenate(found)
+            batch = torch.stack(filled)
+            blank.append(are_blank(batch)[: len(some)])
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            features.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu().numpy())
+        return np.concatenate(features), np.concatenate(blank)
 
     def cut(self, payload: LabelPayload) -> list[Tensor | None]:
-        """The trunk's inputs (3, S, S), in order; None where nothing is to be seen."""
+        """The trunk's inputs (3, S, S), in order; None of boxes too small to be looked at."""
         patches: list[Tensor | None] = []
         fit = self.wanted.fit if payload.fit is Fit.MODEL else payload.fit
+        size, least = self.wanted.patch, self.wanted.least
         for pool in payload.pools:
             top, left, bottom, right = pool.window
             rgb = read(pool.source, top, left, bottom - top, right - left)
@@ -172,9 +176,7 @@ class RegionPredictor:
                     patches.append(None)
                     continue
                 crop = rgb[box[0] - top : box[2] - top, box[1] - left : box[3] - left]
-                blank = is_blank(crop)
-                size, least = self.wanted.patch, self.wanted.least
-                patches.append(None if blank else patch_of(crop, size, fit, least))
+                patches.append(patch_of(crop, size, fit, least))
         return patches
 
     def detect(self, payload: DetectPayload, forward: Forward, stop: StopCheck) -> DetectOutput:

@@ -24,7 +24,6 @@ from training.hspnet.trainer import (
     epoch_cosine,
     learning_form,
     plain_form,
-    unweighted,
 )
 from training.recipe import check_recipe, read_recipe
 
@@ -149,16 +148,3 @@ def test_starter_and_baseline_are_trained_the_same_way() -> None:
         for key in ("name", "notes", "network"):
             del recipe[key]
     assert json.dumps(starter) == json.dumps(baseline)
-
-
-def test_loss_weights_are_taken_back_in_the_end() -> None:
-    """A class of twice the weight loses a factor of two in the odds, and only there."""
-    network = UNet(3, width=0.0625).eval()
-    x = torch.rand(1, 3, 32, 32) * 255
-    with torch.inference_mode():
-        before = network(x).softmax(dim=1)
-    unweighted(network, torch.tensor([1.0, 2.0, 0.5]))
-    with torch.inference_mode():
-        after = network(x).softmax(dim=1)
-    odds = (after[:, 1] / after[:, 0]) / (before[:, 1] / before[:, 0])
-    assert torch.allclose(odds, torch.full_like(odds, 0.5), rtol=1e-4)
