@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -22,7 +23,10 @@ def write_ome(path: Path, image: NDArray[np.uint8], mpp: float, levels: int = 1)
         "PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm",
         "PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm",
     }  # fmt: skip
-    options = {"photometric": "rgb" if colour else "minisblack", "compression": "zlib"}
+    options: dict[str, Any] = {
+        "photometric": "rgb" if colour else "minisblack",
+        "compression": "zlib",
+    }
     if levels > 1:
         options["tile"] = (TILE, TILE)
     with tifffile.TiffWriter(path, ome=True) as file:

@@ -62,8 +62,7 @@ class SmearField:
     @property
     def abnormal(self) -> NDArray[np.bool_]:
         """(n,): whether a region holds any type but the first."""
-        found: NDArray[np.bool_] = self.types[:, 1:].any(axis=1)
-        return found
+        return np.asarray(self.types[:, 1:].any(axis=1))
 
     def save(self, path: Path) -> Path:
         """Write the image as an OME-TIFF with its pixel size."""

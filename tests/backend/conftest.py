@@ -44,8 +44,10 @@ def running() -> Iterator[DaskBackend]:
         backend = DaskBackend(device="cpu", precision="fp32")
         job = backend.submit(fake_system.request(fake_system.Step("square", 2)))
         assert job.result(60) == [4]
-        yield backend
-        backend.close()
+    # The patch ends here: a fixture of the session would leave the fake in the system's place for
+    # every test that follows in other rooms.
+    yield backend
+    backend.close()
 
 
 @pytest.fixture
