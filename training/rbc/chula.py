@@ -8,7 +8,6 @@ partial: a box without a type is a cell of which nobody said what it is.
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -129,5 +128,5 @@ def _block_of(image: Path) -> str:
 
 def type_counts(data: RedCells) -> dict[str, int]:
     """Records in which each type is known to be."""
-    found = Counter(k for r in data.records for k, t in enumerate(r.targets) if t == 1)
-    return {c.name: found[k] for k, c in enumerate(data.fine_classes)}
+    found = (data.targets == 1).sum(axis=0)
+    return {c.name: int(found[k]) for k, c in enumerate(data.fine_classes)}

@@ -76,7 +76,7 @@ def evaluate_rbc(
     def read(info: ModelInfo) -> RedCells:
         if is_project(data):
             return read_project(data, info.classes)
-        return read_cells(RbcData(layout=layout_of(data), folder=str(data)))  # type: ignore[arg-type]
+        return read_cells(RbcData(layout=layout_of(data), folder=str(data)))  # type: ignore[arg-type, call-arg]
 
     found = open_evaluation(model, System.RBC, read, part, groups, device)
     cells, info, network = found.cells, found.info, found.network

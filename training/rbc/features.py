@@ -40,7 +40,10 @@ def shipped_regions(
     for part in (np.flatnonzero(known), np.flatnonzero(~known)):
         if len(part) and len(rows) < room:
             chosen = choose_views(
-                fine[part].tolist(), [groups[i] for i in part], features.shape[1], room - len(rows)
+                fine[part].tolist(),
+                [groups[int(i)] for i in part],
+                features.shape[1],
+                room - len(rows),
             )
             rows += [(int(part[cell]), view) for cell, view in chosen]
     boxes = np.array([box for box, _ in rows], dtype=np.intp)

@@ -120,9 +120,13 @@ class HeadsOnFeatures(RbcTrainer):
             return {"validation_loss": losses[-1]}
 
         patience = self.recipe.patience
+
+        def enough(history: Sequence[dict[str, Any]]) -> bool:
+            return len(history) - 1 - _best(history) >= patience
+
         options |= {
             "validate": validate,
-            "enough": lambda history: len(history) - 1 - _best(history) >= patience,
+            "enough": enough,
         }
         return super().fit(learn, seed, name, checkpoints, **options)
 

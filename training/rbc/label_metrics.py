@@ -119,7 +119,7 @@ def verdict_report(
     """Measures of *abnormal* or not over the regions whose verdict is known, ready for JSON."""
     known = np.flatnonzero(truth != UNKNOWN)
     wanted, given = truth[known] == 1, probabilities[known]
-    where = [groups[i] for i in known]
+    where = [groups[int(i)] for i in known]
     counts = m.binary_counts(wanted, given, threshold)
     measures: dict[str, Callable[[NDArray[np.intp]], float]] = {
         "accuracy": lambda i: float(np.mean((given[i] > threshold) == wanted[i])),
