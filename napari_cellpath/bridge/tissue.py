@@ -63,7 +63,7 @@ class Plane:
 
     ndim = 2
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+    def __init__(self, shape: Sequence[int], dtype: Any) -> None:
         self.shape = (int(shape[0]), int(shape[1]))
         self.dtype = np.dtype(dtype)
 
