@@ -51,6 +51,8 @@ pictures: setup  ## the pictures of README and docs, from generated cells
 	mkdir -p docs/images && cp demo-output/pictures/scored-nuclei.png docs/images/nuclei-dock.png
 	cp demo-output/pictures/found-nuclei.png demo-output/pictures/show-why.png docs/images/
 	cp demo-output/pictures/hep2-patterns.png docs/images/hep2-dock.png
+	cp demo-output/pictures/tissue.png docs/images/tissue-dock.png
+	$(SCREEN) $(BIN)/python scripts/rbc_pictures.py docs/images demo-output/pictures/red-cells.png
 
 loop-pictures: setup  ## the pictures of docs/loop.md: correct, review, retrain, trust
 	$(SCREEN) $(BIN)/python scripts/loop_pictures.py docs/images

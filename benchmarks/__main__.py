@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import start, training_speed, views
+from benchmarks import regions, start, tissue, training_speed, views
 from benchmarks.measuring import machine
 from benchmarks.table import write_table
 from napari_cellpath.core.vocabulary import System
@@ -38,8 +38,12 @@ def click_latency(model: str, device: str, rounds: int) -> dict[str, Any]:
 
 
 BENCHMARKS: dict[str, Callable[[str, str, int], dict[str, Any]]] = {
+    # The paper's smaller network with random weights: a starter is another network.
+    "P1": lambda _model, device, rounds: tissue.measure(device=device, rounds=rounds),
     "P4": views.measure,
     "P5": click_latency,
+    # The starter of another system: --model is DeepPap's.
+    "P6": lambda _model, device, rounds: regions.measure("", device, rounds),
     "P9": lambda _model, device, rounds: training_speed.measure(device, rounds),
     "P11": start.measure,
 }
@@ -49,7 +53,7 @@ def main() -> None:
     """Run what is asked, merge it into the results and write the table again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--only", default="P4,P5,P9,P11")
+    parser.add_argument("--only", default="P1,P4,P5,P6,P9,P11")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2, help="tries to get a steady measurement")
     parser.add_argument("--model", default=DEFAULT_MODELS[System.DEEPPAP])

@@ -17,12 +17,16 @@ the threads). Absolute times hold for the machine and day named; goals are those
 
 """
 TAIL = """
-P4: one cell, preset `paper`, from the file to the call; *alone* is the same network, precision and
-batches on tensors that lie ready; the PIL loop rotates, crops and resizes with PIL and feeds the
-network as trained one input at a time. P5: press of the mouse button to the score on the layer in a
-real window, preset `fast`; under load 1000-view jobs run beside it. P9: the starter recipe's
-network, same frozen layers and batch; the reference trains as torchvision's classification script
-does. P11: fresh processes; the plugin's manifest and package, then the modules of the dock.
+P1: a region of 700 x 700 pixels, 16 tiles, from the file to the store; *alone* is the same folded
+network and precision on as many tiles that lie ready. P2: an almost free network (one 8 x 8
+convolution) on 2000 x 2000 pixels. P4: one cell, preset `paper`, from the file to the call; *alone*
+is the same network, precision and batches on tensors that lie ready; the PIL loop rotates, crops
+and resizes with PIL and feeds the network as trained one input at a time. P5: press of the mouse
+button to the score on the layer in a real window, preset `fast`; under load 1000-view jobs run
+beside it. P6: SqueezeNet cascade, a file to calls; *alone* are trunk and heads, or the detector, on
+tensors that lie ready; drawn boxes go through the worker process. P9: the starter recipe's network,
+same frozen layers and batch; the reference trains as torchvision's classification script does. P11:
+fresh processes; the plugin's manifest and package, then the modules of the dock.
 """
 
 
@@ -46,7 +50,23 @@ def _ms(*path: str) -> Callable[[dict[str, Any]], Any]:
     return value
 
 
+def _or_missing(value: Any) -> Any:
+    return "MONAI not installed" if value is None else value
+
+
 LINES = (
+    Line("P1", "region, whole / network alone", "≤ 1.05 (GPU 1.10)", _ms("whole_over_pure"), True),
+    Line("P1", "its network", "", _ms("architecture")),
+    Line("P1", "request to first provisional rows, s", "≤ 3", _ms("first_look_s")),
+    Line("P1", "own cost of a tile, ms (P2)", "≤ MONAI's", _ms("own_ms")),
+    Line("P1", "the same with file and store, ms", "", _ms("own_with_store_ms")),
+    Line("P1", "MONAI's, ms", "", lambda f: _or_missing(f["monai_ms"])),
+    Line("P1", "largest difference to MONAI's blend", "≤ 1e-5",
+         lambda f: _or_missing(f["blend_difference"])),
+    Line("P1", "MONAI in fp32 / default precision (P3)", "≥ 2",
+         lambda f: _or_missing(f["monai_over_default"]), True),
+    Line("P1", "peak memory, 16,000² / 4,000² (P7)", "≤ 1.1", _ms("memory_ratio")),
+    Line("P1", "times each pixel was decoded (P8)", "≤ 1.05", _ms("decoded")),
     Line("P4", "1000 views, whole / network alone", "≤ 1.05", _ms("whole_over_pure"), True),
     Line("P4", "PIL loop / whole", "≥ 4 (fp32 only ≥ 2.2)", _ms("loop_over_whole"), True),
     Line("P4", "1000 views of a cell, s", "≤ 3.5 (GPU 0.03)", _ms("whole_s"), True),
@@ -62,6 +82,17 @@ LINES = (
         "P5", "ten inputs, network alone, best ms", "",
         _ms("ten_inputs_forward_fp32_ms", "as computed", "best"),
     ),
+    Line(
+        "P6", "red-cell patches, whole / network alone", "≤ 1.05",
+        _ms("patches_whole_over_pure"), True,
+    ),
+    Line(
+        "P6", "detector of a 640 x 480 field, whole / alone", "≤ 1.3",
+        _ms("detector_whole_over_pure"), True,
+    ),
+    Line("P6", "the same field, whole, ms", "", _ms("detector_640x480_ms"), True),
+    Line("P6", "box drawn to answer, p95 ms", "≤ 250", _ms("drawn_to_answer_ms", "p95")),
+    Line("P6", "label flipped to verdict, p95 ms", "≤ 50", _ms("flip_to_verdict_ms", "p95")),
     Line("P9", "training, images a second", "", _ms("images_per_s"), True),
     Line("P9", "training, whole / pure step", "≤ 1.05 (GPU 1.10)", _ms("whole_over_pure"), True),
     Line("P9", "training, ours / torchvision-shaped loop", "≥ 1.8", _ms("over_reference"), True),

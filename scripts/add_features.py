@@ -22,9 +22,8 @@ import numpy as np
 from napari_cellpath.models import read_card, read_tensors, save_model
 from napari_cellpath.systems.deeppap.predict import load_network
 from training.calibration import fit_calibration
-from training.datasets import CellData, read_cells
+from training.datasets import CellData, read_cells, targets_of
 from training.deeppap_recipe import Data
-from training.finetune_data import targets_of
 from training.provenance import image_hashes, seen_by_name
 from training.trunk_features import FeatureCache, shipped_features
 

@@ -28,7 +28,8 @@ def type_name(annotation: Any) -> str:
         parts = [type_name(a) for a in typing.get_args(annotation) if a is not type(None)]
         return " or ".join([*parts, "null"])
     if origin is tuple:
-        return "[" + ", ".join(type_name(a) for a in typing.get_args(annotation)) + "]"
+        parts = ["…" if a is ... else type_name(a) for a in typing.get_args(annotation)]
+        return f"[{', '.join(parts)}]"
     if origin is dict:
         return "mapping"
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(

@@ -33,7 +33,7 @@ def run(
     Parameters
     ----------
     system
-        ``deeppap`` or ``hep2``; see `training.systems`.
+        Whose recipe it is; see `training.systems`.
     recipe
         YAML file, or what was read from one; see `training.recipe`.
     out
@@ -93,7 +93,7 @@ def evaluate(
 ) -> dict[str, Any]:
     """Measure a model on labelled cells it was not trained on.
 
-    See `training.deeppap_evaluation` and `training.hep2.evaluation` for the options.
+    See `training.deeppap_evaluation`, and `evaluation` in the room of each other system.
     """
     from training.systems import entry, load
 
@@ -104,7 +104,7 @@ def evaluate(
 def reproduce(protocol: str, data: Path | str, out: Path | str, **options: Any) -> dict[str, Any]:
     """Train and measure as a paper did.
 
-    See `training.protocols.reproduce` and `training.hep2.protocols.reproduce` for the options.
+    See `training.protocols.reproduce`, and `protocols` in the room of each other system.
 
     Raises
     ------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -32,6 +33,19 @@ _HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]
 _HED = _HED / _HED.norm(dim=1, keepdim=True)
 _HED_INVERSE = torch.linalg.inv(_HED)
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
+
+
+class ColourSettings(Protocol):
+    """How far stain and colour vary; the recipes of several systems have these keys."""
+
+    @property
+    def stain(self) -> float: ...  # noqa: D102
+    @property
+    def colour(self) -> float: ...  # noqa: D102
+    @property
+    def hue(self) -> float: ...  # noqa: D102
+    @property
+    def grey(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +148,9 @@ def sample_patches(
     return F.grid_sample(windows, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 
 
-def jitter_stain(rgb: Tensor, settings: Augmentation, generator: torch.Generator, n: int) -> Tensor:
+def jitter_stain(
+    rgb: Tensor, settings: ColourSettings, generator: torch.Generator, n: int
+) -> Tensor:
     """Vary stain amounts, brightness, contrast, saturation and hue of (n, 3, H, W) in 0..255."""
     if settings.stain > 0:
         s = settings.stain

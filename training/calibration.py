@@ -83,9 +83,13 @@ def fit_calibration(
 
 
 def fit_class_calibration(
-    truth: NDArray[np.intp], probabilities: Values, groups: list[str], fitted_on: str
+    truth: NDArray[np.intp],
+    probabilities: Values,
+    groups: list[str],
+    fitted_on: str,
+    unit: str = "cells",
 ) -> tuple[Calibration | None, str]:
-    """Fit one temperature to the probabilities of several patterns.
+    """Fit one temperature to the probabilities of several classes.
 
     Parameters
     ----------
@@ -96,13 +100,15 @@ def fit_class_calibration(
     groups, fitted_on
         As of `fit_calibration`, whose return value this has too. No pattern that occurs may be
         rarer than `LEAST`.
+    unit
+        What one of the n is called, in the plural.
     """
     fewest = int(np.unique(truth, return_counts=True)[1].min()) if len(truth) else 0
-    if too_few := _too_few(fewest, groups, fitted_on):
+    if too_few := _too_few(fewest, groups, fitted_on, unit):
         return None, too_few
     found = _fit_temperature(truth, probabilities)
     if found is None:
-        return None, f"Not calibrated: on {fitted_on} every pattern is told, however sure of it."
+        return None, f"Not calibrated: on {fitted_on} every class is told, however sure of it."
     after = probabilities.copy()
     for fitted, held in GroupKFold(min(FOLDS, len(set(groups)))).split(after, truth, groups):
         one = _fit_temperature(truth[fitted], probabilities[fitted])
@@ -117,19 +123,19 @@ def fit_class_calibration(
         brier_after=round(cm.class_brier(truth, after), 4),
     )  # fmt: skip
     return calibration, (
-        f"Calibrated on {len(truth)} cells of {fitted_on}: temperature "
+        f"Calibrated on {len(truth)} {unit} of {fitted_on}: temperature "
         f"{calibration.temperature:g}; calibration error {calibration.ece_before} before, "
         f"{calibration.ece_after} after."
     )
 
 
-def _too_few(fewest: int, groups: list[str], fitted_on: str) -> str:
+def _too_few(fewest: int, groups: list[str], fitted_on: str, unit: str = "cells") -> str:
     """Why nothing is fitted, or nothing."""
     n_groups = len(set(groups))
     if fewest >= LEAST and n_groups >= LEAST_GROUPS:
         return ""
     return (
-        f"Not calibrated: {fitted_on} holds {fewest} cells of the rarer class on {n_groups} "
+        f"Not calibrated: {fitted_on} holds {fewest} {unit} of the rarer class on {n_groups} "
         f"slides; {LEAST} on {LEAST_GROUPS} are the least."
     )
 

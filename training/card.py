@@ -16,10 +16,16 @@ _ROW_NAMES = {
 _TASKS = {
     System.DEEPPAP: "Scores one cervical cell from a coarse nucleus centre",
     System.HEP2: "Tells the staining pattern of one HEp-2 cell",
+    System.HSPNET: "Tells the class of each pixel of a stained section",
+    System.RBC: "Tells which types of red cells a region of a blood smear holds",
 }
 _MEASURES = {
+    "dice": "mean Dice (95 %)",
+    "foreground_dice": "Dice of tissue against the rest (95 %)",
     "mca": "mean class accuracy (95 %)",
     "accuracy": "accuracy (95 %)",
+    "exact_match": "exact match (95 %)",
+    "macro_auc": "macro AUC (95 %)",
     "auc": "AUC (95 %)",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -120,10 +126,12 @@ def span(report: dict[str, Any], key: str) -> str:
     return f"({low} to {high})"
 
 
-def write_child_card(info: ModelInfo, report: dict[str, Any], unit: str) -> str:
+def write_child_card(
+    info: ModelInfo, report: dict[str, Any], unit: str, things: str = "cells"
+) -> str:
     """Markdown card of a fine-tuned model, from ``model.json`` and the report beside its parent.
 
-    ``unit`` is what groups are called.
+    ``unit`` is what groups are called, ``things`` what was learnt from.
     """
     facts, gate = info.data, report["gate"]
     settings = info.training["recipe"]["finetune"]
@@ -134,8 +142,8 @@ def write_child_card(info: ModelInfo, report: dict[str, Any], unit: str) -> str:
         f"**{RESEARCH_ONLY}**",
         "",
         f"{_TASKS[info.system]}: {', '.join(info.class_names)}. "
-        f"Fine-tuned ({how}) from {info.parent} on {facts['trained_on_cells']} cells of "
-        f"'{facts['name']}'. What holds for the parent holds for it too: see the parent's card.",
+        f"Fine-tuned ({how}) from {info.parent} on {facts['trained_on_cells']} {things} "
+        f"of '{facts['name']}'. What holds for the parent holds for it too: see the parent's card.",
         "",
         "## Beside the parent",
         "",
@@ -146,7 +154,7 @@ def write_child_card(info: ModelInfo, report: dict[str, Any], unit: str) -> str:
     if "models" in report:
         shown = [k for k in _MEASURES if f"{k}_interval" in report["models"]["parent"]]
         lines += [
-            f"On {report['n']} cells of {report['groups']} {unit} that neither was trained on; "
+            f"On {report['n']} {things} of {report['groups']} {unit} that neither was trained on; "
             f"views: {report['views']}.",
             "",
             f"| | {' | '.join(_MEASURES[k] for k in shown)} |",
@@ -155,10 +163,12 @@ def write_child_card(info: ModelInfo, report: dict[str, Any], unit: str) -> str:
         for name, measured in report["models"].items():
             cells = (f"{measured[k]} {span(measured, k)}" for k in shown)
             lines.append(f"| {name} | {' | '.join(cells)} |")
-        gain = report["paired"]["accuracy"]
+        what = "dice" if "dice" in report["paired"] else "accuracy"
+        gain = report["paired"][what]
         lines += [
             "",
-            f"Gain in accuracy {gain['gain']} ({gain['interval'][0]} to {gain['interval'][1]}), "
+            f"Gain in {what.replace('dice', 'mean Dice')} {gain['gain']} "
+            f"({gain['interval'][0]} to {gain['interval'][1]}), "
             f"both models on the same draws of {report['paired']['resampled']}.",
             "",
         ]

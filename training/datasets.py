@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import MissingFileError, RecipeError, TableError
 from napari_cellpath.core.vocabulary import CLASS_COLOURS
-from napari_cellpath.models import ClassInfo
+from napari_cellpath.models import ClassInfo, ModelInfo
 from napari_cellpath.samples.data import data_folder, herlev
 from napari_cellpath.systems.deeppap.presets import WINDOW
 from training.deeppap_recipe import Data
@@ -292,3 +292,28 @@ def finish(
     return CellData(
         name, folder, tuple(records), classes, mpp, note, digest.hexdigest(), grouped_by=grouped_by
     )
+
+
+def targets_of(data: CellData, parent: ModelInfo) -> NDArray[np.intp]:
+    """Class of each cell in the parent's list: by name, or by normal and abnormal of two.
+
+    Raises
+    ------
+    RecipeError
+        A class the parent does not know; it is named.
+    """
+    names = parent.class_names
+    abnormal = [c.abnormal for c in parent.classes]
+    found = []
+    for record in data.records:
+        name = data.fine_classes[record.fine_class].name
+        if name in names:
+            found.append(names.index(name))
+        elif sorted(abnormal) == [False, True]:
+            found.append(abnormal.index(record.abnormal))
+        else:
+            raise RecipeError(
+                f"{data.folder} has cells of the class '{name}', which {parent.name} does not "
+                f"know; it knows {', '.join(names)}."
+            )
+    return np.array(found, dtype=np.intp)

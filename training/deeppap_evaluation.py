@@ -13,10 +13,9 @@ from napari_cellpath.core.vocabulary import Border, Preset, System
 from napari_cellpath.models import ModelInfo
 from training import metrics as m
 from training.calibration import calibrated
-from training.datasets import CellData, read_cells
+from training.datasets import CellData, read_cells, targets_of
 from training.deeppap_recipe import Data
 from training.evaluation import Part, open_evaluation, written
-from training.finetune_data import targets_of
 from training.project_data import is_project, read_project
 from training.scoring import score_cells
 

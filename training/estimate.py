@@ -7,7 +7,6 @@ import time
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import find_model
@@ -41,6 +40,7 @@ def estimate_seconds(recipe: CommonRecipe) -> float:
     trainer, views, n_reserve, looks = load(entry(recipe.system).blank)(recipe)
     speed = measure_speed(trainer, np.arange(recipe.batch))
     seconds = sum(planned_seconds(recipe, speed, views, n_reserve, looks=looks))
+    seconds += trainer.further_seconds
     return min(seconds, recipe.budget_seconds or np.inf) + _STARTING
 
 
@@ -49,6 +49,8 @@ def finetune_plan(
 ) -> dict[str, float]:
     """Seconds of each stage of a fine-tuning run, by the stage's name in the progress file."""
     assert recipe.finetune is not None  # the caller looked  # noqa: S101
+    if own := kit.plan(recipe, network, sides):
+        return own
     speed = _speed(recipe, network, kit)
     train, validation, frozen = len(sides.train), len(sides.validation), len(sides.frozen)
     looks, chosen = kit.inputs(kit.learning_views), kit.inputs(kit.choosing_views)
@@ -99,7 +101,7 @@ def _speed(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit) -> Speed:
     if recipe.finetune.method == "full":
         rows = np.arange(recipe.batch)
         tuner = kit.tuner(
-            network, None, None, rows % len(kit.info.classes), device="cpu",
+            network, None, None, kit.no_targets(len(rows)), device="cpu",
             say=lambda _line: None, should_stop=None, log=ProgressLog(),
         )  # fmt: skip
         return measure_speed(tuner, rows)
@@ -119,10 +121,10 @@ def _head_step(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit) -> fl
     with torch.inference_mode():
         one = head_input(network, torch.zeros(1, *kit.input_shape))
     features = torch.zeros(2 * recipe.batch, one.shape[1])
-    targets = torch.zeros(len(features), dtype=torch.int64)
+    targets = kit.objective.tensor(kit.no_targets(len(features)))
     for _ in range(2):
         started = time.perf_counter()
-        F.cross_entropy(through_head(head, features), targets).backward()
+        kit.objective.loss(through_head(head, features), targets, None, 0.0).backward()
         taken = time.perf_counter() - started
     head.zero_grad(set_to_none=True)
     return 2 * taken  # the optimiser's step comes on top

@@ -35,6 +35,7 @@ class Opened:
     cells: CellData
     chosen: list[int]
     facts: dict[str, Any]
+    folder: Path
 
 
 def open_evaluation(
@@ -66,7 +67,7 @@ def open_evaluation(
         "trained_on_these": trained_on,
         "left_out": _left_out(cells, chosen),
     }
-    return Opened(network, info, cells, chosen, facts)
+    return Opened(network, info, cells, chosen, facts, entry.folder)
 
 
 def written(report: dict[str, Any], out: Path | str | None) -> dict[str, Any]:

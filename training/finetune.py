@@ -25,7 +25,6 @@ from napari_cellpath.models import (
     ModelInfo,
     find_model,
     read_features,
-    read_tensors,
     save_model,
 )
 from napari_cellpath.project import trained
@@ -34,7 +33,7 @@ from training.checkpoint import write_whole
 from training.estimate import finetune_plan, fit_finetune_to_budget
 from training.finetune_data import Rows, Sides, read_sides
 from training.finetune_head import Examples, HeadTrainer
-from training.finetune_kit import FeatureSource, FineTuneKit, kit_of
+from training.finetune_kit import FeatureSource, FineTuneKit, Taught, kit_of
 from training.fit import StopCheck
 from training.progress import ProgressLog
 from training.provenance import image_hashes
@@ -44,7 +43,7 @@ from training.report import Candidate, compare
 from training.report_plots import draw_comparison
 from training.trainer import network_arrays
 from training.training_run import as_used
-from training.trunk_features import merged_features, shipped_features, trunk_hash
+from training.trunk_features import merged_features, trunk_hash
 
 
 def run_finetune(
@@ -79,8 +78,8 @@ def run_finetune(
             system=recipe.system, name=recipe.name, parent=entry.label,
         )  # fmt: skip
     say(
-        f"parent {entry.label}; {len(sides.train)} cells to learn from, {len(sides.validation)} to "
-        f"choose on, {len(sides.frozen)} frozen"
+        f"parent {entry.label}; {len(sides.train)} {kit.things} to learn from, "
+        f"{len(sides.validation)} to choose on, {len(sides.frozen)} frozen"
     )
     for note in sides.notes:
         say(note)
@@ -98,7 +97,8 @@ def run_finetune(
     recipe = kit.recipe = as_used(recipe, out, shrink)
     log = ProgressLog(out, finetune_plan(recipe, network, sides, kit))
     network.to(device).to(memory_format=torch.channels_last)
-    folder = _FineTuning(
+    kind = kit.run_type() or FineTuning
+    folder = kind(
         recipe, kit, entry, sides, network, out, say, should_stop, resume, device, log
     ).go()
     if project is not None:
@@ -108,7 +108,7 @@ def run_finetune(
 
 
 @dataclass
-class _FineTuning:
+class FineTuning:
     """The parts of a run, in order."""
 
     recipe: CommonRecipe
@@ -140,6 +140,7 @@ class _FineTuning:
         child, learnt = self._train_head() if head_only else self._train_all()
         rows = self.sides.validation
         validated = self._scores(child, rows, self.kit.choosing_views, "validation")
+        learnt |= self._settle(child, validated, head_only)
         threshold, why_threshold = self.kit.threshold(self.sides.data, rows, validated)
         calibration, why_calibration = self._calibrate(validated)
         self.say(why_calibration)
@@ -152,7 +153,7 @@ class _FineTuning:
         # Before the model: a run that is killed here is found done, and its report is there.
         report |= {"child": info.name, "model_folder": str(folder)}
         write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
-        card = write_child_card(info, report, self.kit.unit)
+        card = write_child_card(info, report, self.kit.unit, self.kit.things)
         written = save_model(folder, info, arrays, card, features)
         report["child"] = f"{written.name}@{written.sha256[:8]}"
         write_whole(self.out / "report.json", json.dumps(report, indent=1).encode())
@@ -179,6 +180,7 @@ class _FineTuning:
             self._examples(validation, self.kit.choosing_views, "validation")
             if len(validation) else None,
             self.shipped, self.out / "trials", self.device, self.say, self.should_stop, self.log,
+            self.kit.objective,
         )  # fmt: skip
         if self.shipped is None:
             self.say("the parent carries no features of its training cells: nothing is replayed")
@@ -186,11 +188,29 @@ class _FineTuning:
         child = copy.deepcopy(self.network)
         child.head = head
         # As it will be stored, so that the report is of the very numbers in the file.
-        stored = read_tensors(self.entry.folder)
+        stored = self.kit.tensors(self.entry.folder)
         kinds = {k: torch.from_numpy(np.array(v)).dtype for k, v in stored.items()}
         rounded = {k: v.to(kinds[k]).to(v.dtype) for k, v in child.state_dict().items()}
         child.load_state_dict(rounded)
         return child.eval(), learnt
+
+    def _settle(
+        self, child: Any, validated: NDArray[np.float64], head_only: bool
+    ) -> dict[str, Any]:
+        if not self.kit.settles:
+            return {}
+        sides = self.sides
+        return self.kit.settle(
+            child,
+            Taught(
+                sides.data, sides.targets, sides.train, sides.validation,
+                self._training_features(child), validated, self.shipped, trunk_stays=head_only,
+            ),
+        )  # fmt: skip
+
+    def _training_features(self, child: Any) -> NDArray[np.float32]:
+        views = self.kit.learning_views
+        return self._cells_features(self._cache_of(child), self.sides.train, views, "training")
 
     def _examples(self, rows: Rows, looked_at: str, what: str) -> Examples:
         features = self._cells_features(self.cache, rows, looked_at, what)
@@ -240,7 +260,9 @@ class _FineTuning:
     def _calibrate(self, validated: NDArray[np.float64]) -> tuple[Calibration | None, str]:
         rows = self.sides.validation
         if len(rows) == 0:
-            return None, "Not calibrated: there are no validation cells that can be chosen on."
+            return None, (
+                f"Not calibrated: there are no validation {self.kit.things} that can be chosen on."
+            )
         return self.kit.calibrate(self.sides.data, self.sides.targets, rows, validated)
 
     def _report(
@@ -250,11 +272,11 @@ class _FineTuning:
         cells = self.kit.frozen(self.sides.records(rows), self.sides.targets[rows])
         parent = Candidate(
             self.entry.label, self._scores(self.network, rows, looked_at, "frozen"),
-            self.info.threshold, self.info.calibration,
+            self.info.threshold, self.info.calibration, self.kit.judge(child=False),
         )  # fmt: skip
         after = Candidate(
             self.recipe.name, self._scores(child, rows, looked_at, "frozen again"), threshold,
-            calibration,
+            calibration, self.kit.judge(child=True),
         )  # fmt: skip
         report: dict[str, Any] = {
             "parent": self.entry.label,
@@ -268,19 +290,17 @@ class _FineTuning:
 
     def _features(self, child: Any, head_only: bool) -> dict[str, NDArray[Any]]:
         """What the child carries: its new cells and, where the trunk is the same, the parent's."""
-        rows = self.sides.train
-        views = self.kit.learning_views
-        features = self._cells_features(self._cache_of(child), rows, views, "training")
-        targets = self.sides.targets[rows].tolist()
-        own = shipped_features(features, targets, targets, self.sides.groups(rows))
+        own = self.kit.shipped(
+            self._training_features(child), self.sides.data, self.sides.targets, self.sides.train
+        )
         return own if self.shipped is None or not head_only else merged_features(self.shipped, own)
 
     def _arrays(self, child: Any, head_only: bool) -> dict[str, NDArray[Any]]:
-        if not head_only:
-            return network_arrays(child, half=False)
-        stored = read_tensors(self.entry.folder)
         exact = network_arrays(child, half=False)
-        return {k: v.astype(stored[k].dtype) for k, v in exact.items()}
+        if not head_only:
+            return self.kit.whole(exact)
+        stored = self.kit.tensors(self.entry.folder)
+        return self.kit.whole({k: v.astype(stored[k].dtype) for k, v in exact.items()})
 
     def _info(
         self,
@@ -323,18 +343,19 @@ class _FineTuning:
                     "learnt": learnt,
                     "gate": report["gate"],
                 },
-                "metrics": _metrics(report, self.kit.unit),
+                "metrics": _metrics(report, self.kit.unit, self.kit.things),
             }
+            | self.kit.facts()
         )  # fmt: skip
 
 
-def _metrics(report: dict[str, Any], unit: str) -> dict[str, Any]:
+def _metrics(report: dict[str, Any], unit: str, things: str) -> dict[str, Any]:
     """What the model folder says of the model: itself first, its parent beside it."""
     if "models" not in report:
         return {}
     return {
         "frozen": {
-            "protocol": f"cells of {unit} kept apart, of which neither model learnt; views: "
+            "protocol": f"{things} of {unit} kept apart, of which neither model learnt; views: "
             f"{report['views']}",
             "as_marked": report["models"]["child"],
             "parent": report["models"]["parent"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ class Sides:
     data
         All cells.
     targets
-        (n,) class of each in the parent's list.
+        (n,) class of each in the parent's list; of several labels (n, n_classes).
     train, validation, frozen
         Row numbers. ``validation`` is empty where it would not suffice to choose on.
     notes
@@ -39,7 +40,7 @@ class Sides:
     """
 
     data: CellData
-    targets: Rows
+    targets: NDArray[Any]
     train: Rows
     validation: Rows
     frozen: Rows
@@ -68,17 +69,17 @@ def read_sides(recipe: CommonRecipe, parent: ModelInfo) -> Sides:
     """
     kit = kit_of(recipe, parent)
     data = kit.read()
+    targets = kit.targets(data)
     if recipe.data.layout == "project":
         train, validation, frozen = (
             np.array([i for i, r in enumerate(data.records) if _part(data, r) is part], np.intp)
             for part in (Part.TRAIN, Part.VALIDATION, Part.FROZEN)
         )
-        targets = data.labels
     else:
-        targets = targets_of(data, parent)
         s = recipe.split
+        classes = targets if targets.ndim == 1 else data.labels
         plan = make_split(
-            data.groups, targets.tolist(), mode=s.mode, reserve=s.reserve, folds=s.folds,
+            data.groups, classes.tolist(), mode=s.mode, reserve=s.reserve, folds=s.folds,
             seed=s.seed,
         )  # fmt: skip
         frozen = plan.reserve
@@ -87,8 +88,7 @@ def read_sides(recipe: CommonRecipe, parent: ModelInfo) -> Sides:
     where = str(data.folder)
     if len(train) == 0:
         raise RecipeError(f"{where}: no labelled cell is in the training part of the split.")
-    if len(set(targets[train].tolist())) < 2 and not kit.one_class_will_do():
-        only = parent.classes[int(targets[train][0])].name
+    if (only := kit.only_class(data, targets, train)) and not kit.one_class_will_do():
         raise RecipeError(
             f"{where}: the training part holds one class only ({only}); a classifier needs at "
             "least two. Label some cells of another class."
@@ -103,15 +103,15 @@ def read_sides(recipe: CommonRecipe, parent: ModelInfo) -> Sides:
     notes = []
     if len(unseen) < len(validation):
         notes.append(
-            f"{len(validation) - len(unseen)} validation cells were in the parent's training and "
-            "were not used to choose."
+            f"{len(validation) - len(unseen)} validation {kit.things} were in the parent's "
+            "training and were not used to choose."
         )
     kinds = kit.kinds(data, targets, unseen, train)
     if len(validation) and min(kinds.values()) < LEAST_TO_CHOOSE:
         held = " and ".join(f"{n} {name}" for name, n in kinds.items())
         notes.append(
-            f"The validation part holds {held} cells; at least {LEAST_TO_CHOOSE} of each are "
-            "needed to choose on, so fixed settings were used."
+            f"The validation part holds {held} {kit.things}; at least {LEAST_TO_CHOOSE} of each "
+            "are needed to choose on, so fixed settings were used."
         )
         unseen = unseen[:0]
     return Sides(data, targets, train, unseen, frozen, tuple(notes))
@@ -124,31 +124,6 @@ def _part(data: CellData, record: CellRecord) -> Part:
             f"{data.folder}: '{record.group}' is in no part of the split. Assign it to one."
         )
     return part
-
-
-def targets_of(data: CellData, parent: ModelInfo) -> Rows:
-    """Class of each cell in the parent's list: by name, or by normal and abnormal of two.
-
-    Raises
-    ------
-    RecipeError
-        A class the parent does not know; it is named.
-    """
-    names = parent.class_names
-    abnormal = [c.abnormal for c in parent.classes]
-    found = []
-    for record in data.records:
-        name = data.fine_classes[record.fine_class].name
-        if name in names:
-            found.append(names.index(name))
-        elif sorted(abnormal) == [False, True]:
-            found.append(abnormal.index(record.abnormal))
-        else:
-            raise RecipeError(
-                f"{data.folder} has cells of the class '{name}', which {parent.name} does not "
-                f"know; it knows {', '.join(names)}."
-            )
-    return np.array(found, dtype=np.intp)
 
 
 def _check_images(data: CellData, sides: dict[str, Rows]) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.finetune_head import Replay
+from training.objective import Objective, OneClass
 from training.trainer import R, Trainer
 
 
@@ -32,11 +32,14 @@ class NearParent(Trainer[R]):
         How many it knows.
     shipped
         Its features as `napari_cellpath.models.read_features` gives them, or None.
+    objective
+        What its head is fitted by.
     """
 
     parent: nn.Module | None = field(default=None, kw_only=True)
     parent_classes: int = field(default=2, kw_only=True)
     shipped: dict[str, NDArray[Any]] | None = field(default=None, kw_only=True)
+    objective: Objective = field(default_factory=OneClass, kw_only=True)
     _teacher: nn.Module | None = field(default=None, init=False)
 
     @property
@@ -58,7 +61,7 @@ class NearParent(Trainer[R]):
         settings = self.recipe.finetune
         assert settings is not None  # a FineTuner has one  # noqa: S101
         if self.shipped is not None and settings.replay > 0:
-            replay = Replay(self.shipped, rng, logits.device)
+            replay = Replay(self.shipped, rng, logits.device, self.objective)
             head = module.get_submodule("network.head")
             return settings.replay * replay.loss(head, len(logits), self.recipe.label_smoothing)
         if settings.distil == 0:
@@ -67,9 +70,5 @@ class NearParent(Trainer[R]):
             self._teacher = copy.deepcopy(self.parent).to(logits.device).eval()  # type: ignore[union-attr]
         with torch.inference_mode():
             wanted = self._teacher(inputs)
-        soft = settings.distil_temperature
-        near = F.kl_div(
-            F.log_softmax(logits / soft, dim=1), F.log_softmax(wanted.clone() / soft, dim=1),
-            log_target=True, reduction="batchmean",
-        )  # fmt: skip
-        return settings.distil * soft**2 * near
+        near = self.objective.near(logits, wanted.clone(), settings.distil_temperature)
+        return settings.distil * near

@@ -20,14 +20,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from training.checkpoint import write_whole
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric
+from training.objective import Objective, OneClass
 from training.progress import ProgressLog
 from training.recipe import CommonRecipe
-from training.trainer import class_weights, epoch_batches, packed
-from training.trunk_features import Features, probabilities, through_head
+from training.trainer import epoch_batches, packed
+from training.trunk_features import Features, through_head
 
 MIXES = (0.5, 1.0, 2.0)
 """Shares of the old features that are tried on the validation part, times the recipe's."""
@@ -37,10 +37,10 @@ BETTER = 0.005
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Features (n, views, d) of cells and their classes (n,)."""
+    """Features (n, views, d) of cells and their classes (n,), or several labels of each."""
 
     features: Features
-    targets: NDArray[np.intp]
+    targets: NDArray[Any]
 
 
 @dataclass
@@ -64,6 +64,8 @@ class HeadTrainer:
         For checkpoints and trials.
     device
         For Lightning Fabric.
+    objective
+        What the head is fitted by.
     """
 
     recipe: CommonRecipe
@@ -77,6 +79,7 @@ class HeadTrainer:
     say: Callable[[str], None] = print
     should_stop: StopCheck | None = None
     log: ProgressLog = field(default_factory=ProgressLog)
+    objective: Objective = field(default_factory=OneClass)
 
     def run(self, resume: bool = False) -> tuple[nn.Module, dict[str, Any]]:
         """Train; return the head and what was chosen, ready for JSON.
@@ -133,7 +136,7 @@ class HeadTrainer:
         def validate(module: nn.Module) -> Metrics:
             if self.validation is None:
                 return {}
-            loss = balanced_loss(module, self.validation)
+            loss = self._chosen_by(module, self.validation)
             if loss < lowest["loss"] or fit.epoch + 1 == lowest["epoch"]:
                 keep(module, loss, fit.epoch + 1)
             return {"validation_loss": loss}
@@ -158,7 +161,7 @@ class HeadTrainer:
             should_stop=self.should_stop,
         )
         if self.validation is not None and lowest["epoch"] < 0:
-            keep(self.head, balanced_loss(self.head, self.validation), 0)
+            keep(self.head, self._chosen_by(self.head, self.validation), 0)
         trained = fit.run(resume)
         if self.validation is None:
             keep(trained, fit.history[-1]["loss"], self.recipe.epochs)
@@ -174,6 +177,9 @@ class HeadTrainer:
         self.say(f"{stage}: weight {mix:g} of the parent's cells, kept epoch {lowest['epoch']}")
         return done
 
+    def _chosen_by(self, head: nn.Module, cells: Examples) -> float:
+        return self.objective.chosen_by(head, cells.features, cells.targets)
+
     def _batches(self) -> Callable[[int], Sequence[Tensor]]:
         n, views = self.new.features.shape[:2]
         rows, once = np.arange(n * views), np.ones(n * views, dtype=np.int64)
@@ -186,16 +192,18 @@ class HeadTrainer:
         r = self.recipe
         n, views = self.new.features.shape[:2]
         features = torch.from_numpy(self.new.features.reshape(n * views, -1)).to(device)
-        targets = torch.from_numpy(np.repeat(self.new.targets, views).astype(np.int64)).to(device)
-        weights = class_weights(targets.cpu(), self.n_classes, r.balance).to(device)
-        replay = Replay(self.shipped, generator, device) if self.shipped and mix > 0 else None
+        wanted = self.objective.tensor(np.repeat(self.new.targets, views, axis=0))
+        weights = self.objective.weights(wanted, self.n_classes, r.balance).to(device)
+        targets = wanted.to(device)
+        replay = None
+        if self.shipped and mix > 0:
+            replay = Replay(self.shipped, generator, device, self.objective)
 
         def loss(module: nn.Module, batch: Tensor) -> Tensor:
             here = batch.to(device)
-            total = F.cross_entropy(
-                through_head(module, features[here]), targets[here], weight=weights,
-                label_smoothing=r.label_smoothing,
-            )  # fmt: skip
+            total = self.objective.loss(
+                through_head(module, features[here]), targets[here], weights, r.label_smoothing
+            )
             if replay is not None:
                 total = total + mix * replay.loss(module, len(batch), r.label_smoothing)
             return total / (1 + mix)
@@ -207,14 +215,19 @@ class Replay:
     """Draws from the features a parent carries, evenly over classes of any fineness."""
 
     def __init__(
-        self, shipped: dict[str, NDArray[Any]], generator: torch.Generator, device: torch.device
+        self,
+        shipped: dict[str, NDArray[Any]],
+        generator: torch.Generator,
+        device: torch.device,
+        objective: Objective,
     ) -> None:
         self.features = torch.from_numpy(shipped["features"].astype(np.float32))
-        self.targets = torch.from_numpy(shipped["targets"].astype(np.int64))
+        self.targets = objective.tensor(shipped["targets"])
         fine = shipped["fine"].astype(np.int64)
         self.weights = torch.from_numpy(1.0 / np.bincount(fine)[fine])
         self.generator = generator
         self.device = device
+        self.objective = objective
 
     def draw(self, n: int) -> tuple[Tensor, Tensor]:
         """Features (n, d) and targets (n,), with repeats, on the device."""
@@ -222,17 +235,9 @@ class Replay:
         return self.features[rows].to(self.device), self.targets[rows].to(self.device)
 
     def loss(self, head: nn.Module, n: int, smoothing: float) -> Tensor:
-        """Cross-entropy of ``n`` drawn views."""
+        """The objective's of ``n`` drawn views."""
         features, targets = self.draw(n)
-        return F.cross_entropy(through_head(head, features), targets, label_smoothing=smoothing)
-
-
-def balanced_loss(head: nn.Module, cells: Examples) -> float:
-    """Cross-entropy of the mean probability over a cell's views; every class has equal say."""
-    given = probabilities(head, cells.features)
-    each = -np.log(np.clip(given[np.arange(len(given)), cells.targets], 1e-7, 1.0))
-    present = np.unique(cells.targets)
-    return float(np.mean([each[cells.targets == t].mean() for t in present]))
+        return self.objective.loss(through_head(head, features), targets, None, smoothing)
 
 
 def _brief(trial: dict[str, Any]) -> dict[str, Any]:

@@ -100,6 +100,11 @@ class Fit:
         Called with {epoch, loss, seconds, images, lr, ...validation}.
     should_stop
         Asked before every step.
+    at_once
+        Rows of a batch that are looked at together; the gradients of its parts add up to those
+        of the whole, where ``loss`` is a mean over rows. 0: the whole batch.
+    enough
+        Asked after every epoch, with the metrics of all so far, whether to end before the last.
     """
 
     fabric: Fabric
@@ -117,6 +122,8 @@ class Fit:
     save_every: int = 0
     on_epoch: Callable[[Metrics], None] | None = None
     should_stop: StopCheck | None = None
+    at_once: int = 0
+    enough: Callable[[list[Metrics]], bool] | None = None
 
     step: int = field(default=0, init=False)
     epoch: int = field(default=0, init=False)
@@ -147,9 +154,12 @@ class Fit:
         """
         if resume and self.checkpoints is not None:
             self._load()
-        while self.epoch < self.epochs:
+        while self.epoch < self.epochs and not self._is_enough():
             self._run_epoch()
         return self.result
+
+    def _is_enough(self) -> bool:
+        return self.enough is not None and bool(self.history) and self.enough(self.history)
 
     def _run_epoch(self) -> None:
         batches = self.batches(self.epoch)
@@ -187,9 +197,14 @@ class Fit:
         share = self.factor(self.step)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * share
-        loss = self.loss(self.module, batch)
         self.optimizer.zero_grad(set_to_none=True)
-        self.fabric.backward(loss)
+        total = 0.0
+        for part in batch.split(self.at_once or len(batch)):
+            loss = self.loss(self.module, part)
+            if len(part) < len(batch):
+                loss = loss * (len(part) / len(batch))
+            self.fabric.backward(loss)
+            total += float(loss.detach())
         if self.clip_norm > 0:
             nn.utils.clip_grad_norm_(
                 [p for p in self._plain.parameters() if p.grad is not None], self.clip_norm
@@ -197,7 +212,7 @@ class Fit:
         self.optimizer.step()
         self.step += 1
         self._follow()
-        return float(loss.detach())
+        return total
 
     def _follow(self) -> None:
         """Move the average a little towards the weights."""

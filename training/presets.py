@@ -50,6 +50,52 @@ HEP2: dict[str, dict[str, Any]] = {
     },
 }
 """The same for HEp-2."""
+RBC: dict[str, dict[str, Any]] = {
+    "fast": {
+        "finetune": {"method": "head"},
+        "optimiser": {"lr_head": 0.003, "weight_decay": 0.02},
+        "epochs": 80,
+        "batch": 16,
+    },
+    "detector": {
+        "finetune": {"method": "head", "detector": True},
+        "optimiser": {"lr_head": 0.001, "weight_decay": 0.02},
+        "epochs": 30,
+        "batch": 32,
+    },
+    "thorough": {
+        "finetune": {"method": "full"},
+        "optimiser": {"lr_trunk": 5e-5, "lr_head": 5e-4, "ema": 0.9},
+        "epochs": 10,
+        "batch": 16,
+    },
+}
+"""The same for RBC; the booster is fitted again in all. ``detector``: heads and detector."""
+
+
+HSPNET: dict[str, dict[str, Any]] = {
+    "fast": {
+        "finetune": {"method": "head"},
+        "optimiser": {"name": "adamw", "lr_head": 0.01, "weight_decay": 0.01, "clip_norm": 2.0},
+        "balance": 0.5,
+        "epochs": 40,
+        "batch": 128,
+    },
+    "thorough": {
+        "finetune": {"method": "full"},
+        "optimiser": {
+            "name": "adamw", "lr_trunk": 5e-5, "lr_head": 2e-3, "weight_decay": 0.01,
+            "clip_norm": 2.0, "ema": 0.9,
+        },
+        "schedule": {"each": "step"},
+        "crops": {"stride": 64, "per_epoch": 64},
+        "augmentation": {"turns": "d4", "shift": 32, "scale": 0.1, "stain": 0.15},
+        "balance": 0.5,
+        "epochs": 6,
+        "batch": 4,
+    },
+}  # fmt: skip
+"""The same for HSP-Net; crops are as large as the parent's tiles."""
 
 
 def finetune_recipe(

@@ -91,6 +91,7 @@ def gather(
     what: str,
     mpp: float | None = None,
     grouped_by: str = "slide group",
+    beside: Sequence[str] = (),
 ) -> CellData:
     """The labelled objects of one shape as cells; see `read_project`.
 
@@ -106,6 +107,8 @@ def gather(
         What the objects are called, in the plural.
     grouped_by
         What a group is.
+    beside
+        Labels that are no class of the model and are let through.
     """
     names = [c.name for c in classes]
     records = []
@@ -115,7 +118,7 @@ def gather(
             continue
         facts = labelled.images[annotation.image]
         label = annotation.labels[0]
-        if label not in names:
+        if label not in names and label not in beside:
             raise RecipeError(
                 f"{folder}: a cell of {facts.name} is labelled '{label}', which is no class of the "
                 f"model; it knows {', '.join(names)}."
@@ -131,11 +134,12 @@ def gather(
         row, col = annotation.centre
         group = facts.group or facts.name
         common = {
-            "image": image, "row": row, "col": col, "fine_class": names.index(label),
-            "group": group, "uid": annotation.uid,
+            "image": image, "row": row, "col": col, "group": group, "uid": annotation.uid,
+            "fine_class": names.index(label) if label in names else len(names),
         }  # fmt: skip
         records.append(make(annotation, facts, common))
-        digest.update(json.dumps([image_hash(image), row, col, label, group]).encode())
+        said = label if len(annotation.labels) == 1 else list(annotation.labels)
+        digest.update(json.dumps([image_hash(image), row, col, said, group]).encode())
     if not records:
         raise RecipeError(f"{folder} holds no labelled {what}; there is nothing to learn from.")
     return CellData(

@@ -11,7 +11,7 @@ mean class accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,12 +44,15 @@ class Candidate:
         Of the model itself.
     calibration
         Of the model, if it has one.
+    judge
+        How its probabilities are read, where its kind of cells needs to know.
     """
 
     label: str
     probabilities: NDArray[np.float64]
     threshold: float
     calibration: Calibration | None = None
+    judge: Any = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +64,13 @@ class Frozen:
     """
 
     records: Sequence[CellRecord]
-    targets: NDArray[np.intp]
+    targets: NDArray[Any]
     classes: Sequence[ClassInfo]
+
+    @property
+    def things(self) -> str:
+        """What the frozen ones are called, in the plural."""
+        return "cells"
 
     @property
     def abnormal(self) -> NDArray[np.bool_]:
@@ -104,6 +112,11 @@ class Frozen:
             return ""
         return "abnormal" if self.abnormal[0] else "normal"
 
+    @property
+    def both_kinds(self) -> bool:
+        """Whether there is a curve to be drawn: cells of more than one kind."""
+        return not self.only_kind
+
     def scores(self, model: Candidate) -> NDArray[np.float64]:
         """The score of each cell that a person is shown: probability of abnormal."""
         abnormal = np.array([c.abnormal for c in self.classes])
@@ -131,6 +144,37 @@ class Frozen:
     def auc(self, model: Candidate, rows: Rows) -> float:
         """Area under the ROC curve on some rows."""
         return m.auc(self.abnormal[rows], self.scores(model)[rows])
+
+    def paired_measures(
+        self, models: tuple[Candidate, Candidate]
+    ) -> dict[str, Callable[[Rows, int], float]]:
+        """What both models are measured by on the same draws: (rows, which model) to a number."""
+        calls = [self.calls(model) for model in models]
+
+        def accuracy(rows: Rows, which: int) -> float:
+            return float(np.mean(calls[which][rows] == self.targets[rows]))
+
+        def recall(rows: Rows, which: int) -> float:
+            return mean_recall(self.targets[rows], calls[which][rows])
+
+        def auc(rows: Rows, which: int) -> float:
+            return self.auc(models[which], rows)
+
+        return {"accuracy": accuracy, self.mean_recall: recall, "auc": auc}
+
+    def words(self, model: Candidate) -> list[str]:
+        """What a model calls each cell, in words."""
+        return [self.classes[k].name for k in self.calls(model)]
+
+    @property
+    def truth_words(self) -> list[str]:
+        """What each cell is, in words."""
+        return [self.classes[t].name for t in self.targets]
+
+    def tables(self, model: Candidate) -> tuple[NDArray[np.int64], list[str]]:
+        """The confusion matrix of a model's calls and the names of its rows."""
+        names = [c.name for c in self.classes]
+        return m.confusion(self.targets, self.calls(model), len(names)), names
 
     def measured(self, model: Candidate) -> dict[str, Any]:
         """Everything of one model, ready for JSON."""
@@ -181,36 +225,24 @@ def mean_recall(targets: NDArray[np.intp], calls: NDArray[np.intp]) -> float:
 
 def _paired(cells: Frozen, parent: Candidate, child: Candidate) -> dict[str, Any]:
     models = (parent, child)
-    calls = (cells.calls(parent), cells.calls(child))
-
-    def accuracy(rows: Rows, which: int) -> float:
-        return float(np.mean(calls[which][rows] == cells.targets[rows]))
-
-    def auc(rows: Rows, which: int) -> float:
-        return cells.auc(models[which], rows)
-
-    def recall(rows: Rows, which: int) -> float:
-        return mean_recall(cells.targets[rows], calls[which][rows])
-
     everything = np.arange(len(cells.targets))
     found: dict[str, Any] = {}
-    for name, measure in (("accuracy", accuracy), (cells.mean_recall, recall), ("auc", auc)):
+    for name, measure in cells.paired_measures(models).items():
         interval, resampled = m.paired_interval(measure, cells.groups, strata=cells.strata)
         found[name] = {
             "gain": m.plain(measure(everything, 1) - measure(everything, 0)),
             "interval": [m.plain(v) for v in interval],
         }
-        found["resampled"] = resampled
+        found["resampled"] = resampled if resampled == "groups" else cells.things
     return found
 
 
 def _changed(cells: Frozen, parent: Candidate, child: Candidate) -> list[dict[str, Any]]:
     """Cells whose call changed, those whose score moved most first."""
-    before, after = cells.calls(parent), cells.calls(child)
+    truth, before, after = cells.truth_words, cells.words(parent), cells.words(child)
     old, new = cells.scores(parent), cells.scores(child)
-    rows = np.flatnonzero(before != after)
+    rows = np.array([i for i in range(len(truth)) if before[i] != after[i]], dtype=np.intp)
     rows = rows[np.argsort(-np.abs(new - old)[rows], kind="stable")]
-    names = [c.name for c in cells.classes]
     return [
         {
             "uid": cells.records[i].uid,
@@ -218,12 +250,12 @@ def _changed(cells: Frozen, parent: Candidate, child: Candidate) -> list[dict[st
             "group": cells.records[i].group,
             "row": cells.records[i].row,
             "col": cells.records[i].col,
-            "truth": names[cells.targets[i]],
-            "parent_call": names[before[i]],
-            "child_call": names[after[i]],
+            "truth": truth[i],
+            "parent_call": before[i],
+            "child_call": after[i],
             "parent_score": m.plain(float(old[i])),
             "child_score": m.plain(float(new[i])),
-            "right": _who(before[i] == cells.targets[i], after[i] == cells.targets[i]),
+            "right": _who(before[i] == truth[i], after[i] == truth[i]),
         }
         for i in rows.tolist()
     ]
@@ -244,17 +276,19 @@ def gate(cells: Frozen, parent: dict[str, Any], child: dict[str, Any]) -> dict[s
     if cells.only_kind:
         return {
             "passed": False,
-            "why": f"The frozen part holds only {cells.only_kind} cells; {NOTHING_SHOWN}.",
+            "why": f"The frozen part holds only {cells.only_kind} {cells.things}; {NOTHING_SHOWN}.",
             "measures": {},
         }
     names = cells.gate_measures
-    measures = {key: [parent[key], child[key]] for key in names}
+    measures = {
+        key: [parent[key], child[key]] for key in names if None not in (parent[key], child[key])
+    }
     worse = [
         f"{names[key]} {new:.4f} after {old:.4f}"
         for key, (old, new) in measures.items()
         if new < old
     ]
-    where = f"on the {len(cells.records)} frozen cells"
+    where = f"on the {len(cells.records)} frozen {cells.things}"
     if all(old == new for old, new in measures.values()) and child["brier"] > parent["brier"]:
         # A parent that ranks and calls every frozen cell as well hides a child that is less sure.
         measures["brier"] = [parent["brier"], child["brier"]]

@@ -22,7 +22,7 @@ def draw_comparison(out: Path, cells: Frozen, parent: Candidate, child: Candidat
     """
     models = (("parent", parent), ("child", child))
     written = []
-    if not cells.only_kind:
+    if cells.both_kinds:
         _draw_roc(out / "roc.png", cells, models)
         _draw_reliability(out / "reliability.png", cells, models)
         written += ["roc.png", "reliability.png"]
@@ -52,11 +52,11 @@ def _draw_roc(path: Path, cells: Frozen, models: tuple[tuple[str, Candidate], ..
             if len(curves) == 1:
                 counts = m.binary_counts(truth, scores, model.threshold)
                 axes.plot(1 - counts.specificity, counts.sensitivity, "o", color=colour)
-    said = "dots: at the model's threshold" if len(curves) == 1 else "each pattern against the rest"
+    said = "dots: at the model's threshold" if len(curves) == 1 else "each class against the rest"
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     axes.set(xlabel="false positive rate (1 - specificity)", ylabel="sensitivity",
              xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal",
-             title=f"{len(cells.records)} frozen cells; {said}")  # fmt: skip
+             title=f"{len(cells.records)} frozen {cells.things}; {said}")  # fmt: skip
     axes.legend(loc="lower right", frameon=False, fontsize=None if len(curves) == 1 else 7)
     _save(figure, path)
 
@@ -76,17 +76,17 @@ def _draw_reliability(path: Path, cells: Frozen, models: tuple[tuple[str, Candid
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=0.8, linestyle=":")
     axes.set(xlabel="mean score in the bin", ylabel=f"share that is {cells.told}",
              xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal",
-             title=f"{len(cells.records)} frozen cells, {m.BINS} equally wide bins")  # fmt: skip
+             title=f"{len(cells.records)} frozen {cells.things}, {m.BINS} equal bins")  # fmt: skip
     axes.legend(loc="upper left", frameon=False)
     _save(figure, path)
 
 
 def _draw_confusion(path: Path, cells: Frozen, models: tuple[tuple[str, Candidate], ...]) -> None:
-    names = [c.name for c in cells.classes]
+    names = cells.tables(models[0][1])[1]
     side = 2.2 + 0.5 * len(names)
     figure, axes = _axes(2, figsize=(2 * side + 1, side), sharey=True)
     for axis, (name, model) in zip(axes, models, strict=True):
-        table = m.confusion(cells.targets, cells.calls(model), len(names))
+        table, _ = cells.tables(model)
         share = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
         confusion_axes(axis, share, table.tolist(), names)
         axis.set(title=f"{name} ({model.label})")

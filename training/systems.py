@@ -67,6 +67,24 @@ SYSTEMS: Mapping[System, TrainingEntry] = {
         presets="training.presets:HEP2",
         layout="hep2",
     ),
+    System.HSPNET: TrainingEntry(
+        recipe="training.hspnet.recipe:HspRecipe",
+        run="training.hspnet.run:run_hspnet",
+        kit="training.hspnet.finetune:HspKit",
+        blank="training.hspnet.run:blank_run",
+        evaluate="training.hspnet.evaluation:evaluate_hspnet",
+        presets="training.presets:HSPNET",
+        layout="glas",
+    ),
+    System.RBC: TrainingEntry(
+        recipe="training.rbc.recipe:RbcRecipe",
+        run="training.rbc.run:run_rbc",
+        kit="training.rbc.finetune:RbcKit",
+        blank="training.rbc.run:blank_run",
+        evaluate="training.rbc.evaluation:evaluate_rbc",
+        presets="training.presets:RBC",
+        layout="chula",
+    ),
 }
 
 PROTOCOLS: Mapping[str, str] = {
@@ -76,6 +94,9 @@ PROTOCOLS: Mapping[str, str] = {
     "hemlbc": "training.protocols:reproduce",
     "hep2-loso": "training.hep2.protocols:reproduce",
     "hep2-kfold": "training.hep2.protocols:reproduce",
+    "mtchi": "training.hspnet.protocols:reproduce",
+    "glas": "training.hspnet.protocols:reproduce",
+    "rbc": "training.rbc.protocol:reproduce",
 }
 """Protocol to what runs it."""
 

@@ -76,6 +76,8 @@ class Trainer(ABC, Generic[R]):
     log: ProgressLog = field(default_factory=ProgressLog, kw_only=True)
     origin: str = field(default="", init=False)
     seconds_per_epoch: list[float] = field(default_factory=list, init=False)
+    further_seconds: float = field(default=0.0, init=False)
+    """Of what a run trains beside this network."""
 
     @property
     @abstractmethod
@@ -140,12 +142,14 @@ class Trainer(ABC, Generic[R]):
         each_epoch: Callable[[Learner, int], None] | None = None,
         epochs: int = 0,
         start_from: dict[str, Tensor] | None = None,
+        enough: Callable[[list[Metrics]], bool] | None = None,
     ) -> tuple[Any, Fit]:
         """Train one network on ``rows``; return it in evaluation mode, and the finished fit.
 
         ``epochs`` 0 takes the recipe's; ``start_from`` is a state of the whole training
         network, instead of the recipe's initial weights. ``each_epoch`` is given what is to be
-        kept so far and the number of the epoch, from 1, before its checkpoint is made.
+        kept so far and the number of the epoch, from 1, before its checkpoint is made. ``enough``
+        is `Fit`'s.
 
         Raises
         ------
@@ -195,6 +199,7 @@ class Trainer(ABC, Generic[R]):
             clip_norm=self.recipe.optimiser.clip_norm,
             on_epoch=on_epoch,
             should_stop=self.should_stop,
+            enough=enough,
         )
         result = run.run(resume)
         assert isinstance(result, Learner)  # what went in  # noqa: S101
@@ -263,10 +268,23 @@ def mean_state(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {k: torch.stack([s[k].float() for s in states]).mean(dim=0) for k in states[0]}
 
 
+def halved(values: Tensor) -> Tensor:
+    """Weights in float16, or as they are where a value is too large for it.
+
+    Variances that a batch normalisation keeps may be: of a large input they reach millions.
+    """
+    if not values.is_floating_point():
+        return values
+    short = values.half()
+    return short if bool(torch.isfinite(short).all()) else values.float()
+
+
 def network_arrays(network: nn.Module, half: bool) -> dict[str, NDArray[Any]]:
-    """Weights as NumPy arrays, in float16 if ``half``."""
-    kind = torch.float16 if half else torch.float32
+    """Weights as NumPy arrays, in float16 if ``half``; see `halved`."""
+
+    def stored(v: Tensor) -> Tensor:
+        return halved(v) if half else v.float() if v.is_floating_point() else v
+
     return {
-        k: v.detach().to("cpu", kind if v.is_floating_point() else v.dtype).contiguous().numpy()
-        for k, v in network.state_dict().items()
+        k: stored(v.detach().cpu()).contiguous().numpy() for k, v in network.state_dict().items()
     }

@@ -33,7 +33,7 @@ from training.progress import ProgressLog
 from training.recipe import CommonRecipe, check_recipe, read_recipe, recipe_of, write_recipe
 from training.splits import SplitPlan, make_split
 from training.systems import entry, load
-from training.trainer import R, Rows, Trainer, network_arrays
+from training.trainer import R, Rows, Trainer, halved, network_arrays
 
 Say = Callable[[str], None]
 Pooled = dict[str, NDArray[Any]]
@@ -173,7 +173,7 @@ class TrainingRun(ABC, Generic[R]):
             self.say("Not calibrated: no folds were trained for validation.")
         info = self.info(calibration, measured, history)
         written = save_model(
-            folder, info, network_arrays(network, half), self.card(info), self.features(network)
+            folder, info, self.arrays(network, half), self.card(info), self.features(network)
         )
         self.trainer.log.write("done")
         record = {
@@ -228,9 +228,7 @@ class TrainingRun(ABC, Generic[R]):
         before = {k: v.clone() for k, v in network.state_dict().items()}
         rows = self.split.reserve if len(self.split.reserve) else self.split.folds[0]
         exact = self.measures(network, rows)
-        network.load_state_dict(
-            {k: v.half().to(v.dtype) if v.is_floating_point() else v for k, v in before.items()}
-        )
+        network.load_state_dict({k: halved(v).to(v.dtype) for k, v in before.items()})
         rounded = self.measures(network, rows)
         moved = float(np.nanmax([abs(exact[k] - rounded[k]) for k in exact]))
         if moved <= HALF_PRECISION_TOLERANCE:
@@ -239,6 +237,10 @@ class TrainingRun(ABC, Generic[R]):
         network.load_state_dict(before)
         self.say(f"weights stored as float32: rounding would move a measure by {moved:.4f}")
         return False
+
+    def arrays(self, network: Any, half: bool) -> dict[str, NDArray[Any]]:
+        """What ``model.safetensors`` will hold."""
+        return network_arrays(network, half)
 
     @abstractmethod
     def score_fold(self, network: Any, rows: Rows) -> Pooled:

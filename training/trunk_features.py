@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +48,13 @@ def head_input(network: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def through_head(head: nn.Module, features: Tensor) -> Tensor:
-    """Logits (n, n_classes) of features (n, d) as `head_input` gives them."""
-    logits: Tensor = head(features[:, :, None, None] if pools(head) else features)
-    return logits
+    """Logits (n, n_classes) of features (n, d) as `head_input` gives them.
+
+    A head of 1x1 convolutions is one of single places.
+    """
+    of_places = any(isinstance(layer, nn.Conv2d) for layer in head.modules())  # bare or wrapped
+    logits: Tensor = head(features[:, :, None, None] if of_places or pools(head) else features)
+    return logits.flatten(1)
 
 
 def probabilities(head: nn.Module, features: Features) -> NDArray[np.float64]:
@@ -77,6 +81,35 @@ def trunk_hash(network: nn.Module) -> str:
 
 
 @dataclass
+class FeatureFiles:
+    """Features by name, as one ``.npy`` file each; without a folder they are kept in memory alone.
+
+    A name is of everything features depend on, so that a folder is never wrong.
+    """
+
+    folder: Path | None = None
+    _here: dict[str, Features] = field(default_factory=dict, init=False)
+
+    def name(self, what: str, image: Path) -> str:
+        """Name of the features of an image, told by content, that ``what`` describes."""
+        return hashlib.sha256(f"{image_hash(image)} {what}".encode()).hexdigest()[:32]
+
+    def get(self, name: str) -> Features | None:
+        """The features, or None."""
+        if self.folder is None:
+            return self._here.get(name)
+        path = self.folder / f"{name}.npy"
+        return np.asarray(np.load(path, allow_pickle=False)) if path.is_file() else None
+
+    def put(self, name: str, features: Features) -> None:
+        """Keep features."""
+        if self.folder is None:
+            self._here[name] = features
+        else:
+            _write_array(self.folder / f"{name}.npy", features)
+
+
+@dataclass
 class FeatureCache:
     """Features of cells, kept as one ``.npy`` file a cell.
 
@@ -99,6 +132,7 @@ class FeatureCache:
 
     def __post_init__(self) -> None:
         self.trunk = trunk_hash(self.network)
+        self.files = FeatureFiles(self.folder)
 
     def of(self, records: Sequence[CellRecord], looked_at: ScoredViews = "rotations") -> Features:
         """Features (n, views, d) of cells; those in the folder are not computed again.
@@ -116,11 +150,11 @@ class FeatureCache:
         return np.stack(found)
 
     def _of_one(self, record: CellRecord, looked_at: ScoredViews) -> Features:
-        key = f"{self.trunk} {image_hash(record.image)} {record.row} {record.col} {record.half}"
-        name = hashlib.sha256(f"{key} {looked_at}".encode()).hexdigest()[:32]
-        path = None if self.folder is None else self.folder / f"{name}.npy"
-        if path is not None and path.is_file():
-            return np.asarray(np.load(path, allow_pickle=False))
+        name = self.files.name(
+            f"{self.trunk} {record.row} {record.col} {record.half} {looked_at}", record.image
+        )
+        if (kept := self.files.get(name)) is not None:
+            return kept
         pieces = []
         with torch.inference_mode():
             for crops in crops_of_cell(self.network, record, looked_at):
@@ -128,8 +162,7 @@ class FeatureCache:
                     raise JobCancelledError("The run was cancelled; finished features were kept.")
                 pieces.append(head_input(self.network, crops).float().cpu().numpy())
         features = np.concatenate(pieces)
-        if path is not None:
-            _write_array(path, features)
+        self.files.put(name, features)
         return features
 
 
@@ -189,7 +222,7 @@ def shipped_features(
 
     Groups become numbers: the file says which rows belong together, not of whom they are.
     """
-    chosen = choose_views(fine, groups, features.shape[1], _room(features.shape[2]))
+    chosen = choose_views(fine, groups, features.shape[1], room_for(features.shape[2]))
     cells = np.array([cell for cell, _ in chosen])
     group_of = np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1]
     return {
@@ -215,12 +248,15 @@ def merged_features(
     rows = [
         cell for cell, _ in choose_views(
             both["fine"].tolist(), [f"{g:06d}" for g in both["groups"]], 1,
-            _room(both["features"].shape[1]),
+            room_for(both["features"].shape[1]),
         )
     ]  # fmt: skip
     return {key: values[rows] for key, values in both.items()}
 
 
-def _room(d: int) -> int:
-    """Rows of ``d`` numbers that a model folder may carry."""
-    return int(_SHARE * MAX_FEATURES_BYTES) // (2 * d + 2 + 2 + 4)
+def room_for(d: int, further: int = 2) -> int:
+    """Rows of ``d`` numbers that a model folder may carry.
+
+    Each has ``further`` bytes beside its features, its fine class and its group.
+    """
+    return int(_SHARE * MAX_FEATURES_BYTES) // (2 * d + further + 2 + 4)

@@ -61,13 +61,13 @@ def score_colours(scores: NDArray[np.float64], threshold: float = 0.5) -> NDArra
 def score_faces(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
     """Face colours (k, 4) of rows, by score."""
     scores = np.where(table.outside[rows], np.nan, table.features["score"][rows])
-    return _paled(table, rows, score_colours(scores, table.scheme.threshold))
+    return paled(table, rows, score_colours(scores, table.scheme.threshold))
 
 
 def class_faces(table: ObjectTable, rows: Rows) -> NDArray[np.float64]:
     """Face colours (k, 4) of rows, by the class called."""
     codes = np.where(table.outside[rows], -1, table.call_code[rows])
-    return _paled(table, rows, class_palette(table.scheme)[codes])
+    return paled(table, rows, class_palette(table.scheme)[codes])
 
 
 def class_palette(scheme: Scheme) -> NDArray[np.float64]:
@@ -75,9 +75,8 @@ def class_palette(scheme: Scheme) -> NDArray[np.float64]:
     return np.stack([*(rgba(colour) for colour in scheme.colours), _PENDING])
 
 
-def _paled(
-    table: ObjectTable, rows: Rows, colours: NDArray[np.float64]
-) -> NDArray[np.float64]:  # fmt: skip
+def paled(table: ObjectTable, rows: Rows, colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Colours (k, 4) of rows, grayish in place where the call is stale."""
     stale = table.features["stale"][rows]
     colours[stale] = (1 - STALE_GRAY) * colours[stale] + STALE_GRAY * _PENDING
     return colours

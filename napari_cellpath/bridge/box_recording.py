@@ -15,13 +15,12 @@ from napari.layers.base import ActionType
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge.timing import timed
-from napari_cellpath.core.annotations import Annotation, Shape
+from napari_cellpath.core.annotations import Annotation, Shape, joined, parted
 from napari_cellpath.core.requests import new_uid
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Event, Kind, Project
 
 UID, LABEL = "uid", "label"
-JOINED = "; "
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 
 
@@ -92,7 +91,7 @@ class BoxRecorder:
             self.layer.features = pd.DataFrame({
                 UID: pd.Series(mine, dtype=object),
                 LABEL: pd.Series(
-                    [JOINED.join(objects[u].get("labels", ())) for u in mine], dtype=object
+                    [joined(objects[u].get("labels", ())) for u in mine], dtype=object
                 ),
             })  # fmt: skip
         finally:
@@ -139,7 +138,7 @@ class BoxRecorder:
         self.project.add(
             Annotation(
                 uid, self.image, self.system, Shape.BOX, now[uid], complete=self.complete,
-                labels=_split(labels[uids.index(uid)]),
+                labels=parted(_text(labels[uids.index(uid)])),
             )
             for uid in added
         )  # fmt: skip
@@ -150,7 +149,7 @@ class BoxRecorder:
         if self._busy or UID not in frame or LABEL not in frame:
             return
         self.project.label(
-            {str(u): _split(v) for u, v in zip(frame[UID], frame[LABEL], strict=True)
+            {str(u): parted(_text(v)) for u, v in zip(frame[UID], frame[LABEL], strict=True)
              if u in self._known}
         )  # fmt: skip
 
@@ -185,7 +184,3 @@ def corners_of(box: Iterable[float]) -> NDArray[np.float64]:
 
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
-
-
-def _split(value: Any) -> tuple[str, ...]:
-    return tuple(part.strip() for part in _text(value).split(JOINED.strip()) if part.strip())

@@ -11,9 +11,10 @@ from typing import Any
 
 from napari_cellpath.bridge.cells import CellsLayer
 from napari_cellpath.bridge.export import CORRECTION, file_of, probabilities_of, rows_of
+from napari_cellpath.core.box_table import BOX_COLUMNS
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.files import write_atomically
-from napari_cellpath.core.pattern_table import BOX_COLUMNS, pattern_columns
+from napari_cellpath.core.pattern_table import pattern_columns
 from napari_cellpath.core.requests import PatternRequest
 from napari_cellpath.core.results import PatternCall
 from napari_cellpath.core.specimen import specimen_path

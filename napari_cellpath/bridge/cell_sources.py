@@ -11,11 +11,12 @@ from napari.layers import Image, Labels, Layer, Points, Shapes
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge.box_recording import box_of
-from napari_cellpath.bridge.cells import boxes_round
+from napari_cellpath.bridge.boxed import boxes_round
 from napari_cellpath.bridge.conventions import facts_of, image_shape, to_image_pixels
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.geometry import boxes_of_labels
+from napari_cellpath.systems.rbc.boxes import boxes_of_mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,28 @@ def cells_of_layer(layer: Layer, image: Image, side: int) -> Given:
         raise CellpathError(f"Nothing that '{layer.name}' marks lies on '{image.name}'.")
     kept = tuple(name for name, is_on in zip(names, on.tolist(), strict=True) if is_on)
     return Given(boxes[on], kept, masks if on.all() else None)
+
+
+def regions_of_layer(layer: Layer, image: Image, side: int) -> NDArray[np.int64]:
+    """Boxes (n, 4) of the regions that a layer marks; see `cells_of_layer`.
+
+    Of a labels layer over the image's own pixels they are its connected components, so that cells
+    that touch are one region however they were painted.
+
+    Raises
+    ------
+    CellpathError
+        The layer is a stack, marks nothing, or nothing on this image.
+    """
+    if isinstance(layer, Labels) and layer.ndim == 2 and not layer.multiscale:
+        corners = np.array([[0.0, 0.0], np.array(image_shape(image)) - 1.0])
+        same = np.allclose(to_image_pixels(corners, layer, image), corners)
+        mask = np.asarray(layer.data)
+        if same and mask.shape == image_shape(image) and mask.any():
+            found = boxes_of_mask(mask)
+            if found:
+                return np.array([(b.row0, b.col0, b.row1, b.col1) for b in found], dtype=np.int64)
+    return cells_of_layer(layer, image, side).boxes
 
 
 def _of_labels(

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS
 from napari_cellpath.core.requests import new_uid
-from napari_cellpath.core.results import NucleusCall, PatternCall
+from napari_cellpath.core.results import NucleusCall, PatternCall, RegionCall
 from napari_cellpath.core.vocabulary import UNLIKE_FLAGS
 
 Rows = NDArray[np.intp]
-Call = NucleusCall | PatternCall
+Call = NucleusCall | PatternCall | RegionCall
 _FLAGS = ("pending", "moved", "outside", "final", "unlike")
 
 
@@ -42,12 +42,17 @@ class Scheme:
     band: float = 0.1
     settings: tuple[Any, ...] = ()
 
+    @property
+    def by_threshold(self) -> bool:
+        """Whether the threshold decides between two classes."""
+        return len(self.classes) == 2 and sum(self.abnormal) == 1
+
     def label(self, call: Call) -> str:
         """The class a call amounts to: two classes by this threshold, more by the network's.
 
         Empty where there is no answer.
         """
-        if np.isnan(call.score) or len(self.classes) != 2 or sum(self.abnormal) != 1:
+        if np.isnan(call.score) or not self.by_threshold:
             return call.label
         return self.classes[self.abnormal.index(call.score > self.threshold)]
 
@@ -150,6 +155,10 @@ class ObjectTable:
     def urgency(self) -> NDArray[np.float64]:
         """(n,) what is to be looked at first has the smallest."""
         raise NotImplementedError
+
+    def told(self, call: Call) -> str:
+        """What the column ``call`` says of an answer, as it was given."""
+        return call.label
 
     def take_numbers(self, rows: Sequence[int], calls: Sequence[Any]) -> None:
         """Write what only calls of this kind say into the columns."""
@@ -364,7 +373,7 @@ class ObjectTable:
             answer = self.calls.get(uid)
             if answer is not None:
                 same = self._comparable(uid)
-                call[row] = self.scheme.label(answer) if same else answer.label
+                call[row] = self.scheme.label(answer) if same else self.told(answer)
                 stopped = not (self.final[row] or self.pending[row])
                 stale[row] = bool(self.moved[row]) or not same or stopped
             self.call_code[row] = codes.get(call[row], -1)
@@ -386,8 +395,8 @@ class ObjectTable:
             ],
             dtype=bool,
         )
-        labels = np.array(["" if a is None else a.label for a in answers], dtype=object)
-        if len(scheme.classes) == 2 and sum(scheme.abnormal) == 1:
+        labels = np.array(["" if a is None else self.told(a) for a in answers], dtype=object)
+        if scheme.by_threshold:
             over = self.features["score"][rows] > scheme.threshold
             names = np.array(scheme.classes, dtype=object)
             yes = scheme.abnormal.index(True)

@@ -159,11 +159,11 @@ def point_size(image: Image, mpp: float | None, um: float = 4.0) -> float:
     """Diameter of an object's point in image pixels: it marks the object, it must not hide it.
 
     ``um`` where the scale is known (a squamous nucleus measures 6 to 15), else a fortieth of
-    the image's shorter side within 6 to 40 pixels.
+    the image's shorter side within 6 to 40 pixels, less where ``um`` is less.
     """
     if mpp is not None:
         return float(np.clip(um / mpp, 3.0, 80.0))
-    return float(np.clip(min(image_shape(image)) / 40.0, 6.0, 40.0))
+    return float(np.clip(min(image_shape(image)) / 40.0 * min(1.0, um / 4.0), 6.0, 40.0))
 
 
 def image_facts(image: Image, role: Role, **more: Any) -> dict[str, Any]:
@@ -180,6 +180,30 @@ def image_facts(image: Image, role: Role, **more: Any) -> dict[str, Any]:
 def placing(image: Image) -> dict[str, Any]:
     """What lays a layer over an image."""
     return {name: getattr(image, name) for name in (*TRANSFORM, "axis_labels")}
+
+
+def placing_at(
+    image: Image, row: float, col: float, step: tuple[float, float] = (1.0, 1.0)
+) -> dict[str, Any]:
+    """What lays an array over a part of an image.
+
+    Parameters
+    ----------
+    image
+        The image's layer.
+    row, col
+        Level-0 coordinates (integers are pixel centres) of the middle of the array's first pixel.
+    step
+        Level-0 rows and columns that a pixel of the array spans.
+    """
+    placed = placing(image)
+    away = np.subtract(image.data_to_world((row, col)), image.data_to_world((0.0, 0.0)))
+    # Our translation acts before the layer's affine map, which moves the world.
+    linear = np.asarray(image.affine.linear_matrix)[-2:, -2:]
+    moved = np.linalg.solve(linear, np.asarray(away)[-2:])
+    placed["translate"] = np.asarray(image.translate) + moved
+    placed["scale"] = np.asarray(image.scale) * np.asarray(step)
+    return placed
 
 
 def create_points_layer(
@@ -220,13 +244,13 @@ def create_nuclei_layer(image: Image, *, mpp: float | None = None) -> Points:
     return create_points_layer(image, Role.NUCLEI, System.DEEPPAP, "nuclei", mpp=mpp)
 
 
-def create_complete_layer(image: Image) -> Shapes:
-    """Empty layer of *Complete here* rectangles for an image, not yet in a viewer."""
+def create_complete_layer(image: Image, system: System = System.DEEPPAP) -> Shapes:
+    """Empty layer of a system's *Complete here* rectangles on an image, not yet in a viewer."""
     image_shape(image)
     return Shapes(
         ndim=2,
         name=f"complete here · {image.name}",
-        metadata=image_facts(image, Role.COMPLETE),
+        metadata=image_facts(image, Role.COMPLETE, system=str(system)),
         face_color="transparent",
         edge_color=COMPLETE_COLOUR,
         edge_width=max(1.0, min(image_shape(image)) / 400),
@@ -234,13 +258,12 @@ def create_complete_layer(image: Image) -> Shapes:
     )
 
 
-def complete_layer_of(image: Image, layers: Iterable[Layer]) -> Shapes | None:
-    """The *Complete here* layer of an image, or None."""
-    link = facts_of(image).get("link")
-    for layer in layers:
-        facts = facts_of(layer)
-        ours = isinstance(layer, Shapes) and facts.get("role") == Role.COMPLETE
-        if ours and link and facts.get("image_link") == link:
+def complete_layer_of(
+    image: Image, layers: Iterable[Layer], system: System = System.DEEPPAP
+) -> Shapes | None:
+    """A system's *Complete here* layer of an image, or None."""
+    for layer in layers_of(image, Role.COMPLETE, layers):
+        if isinstance(layer, Shapes) and facts_of(layer).get("system", System.DEEPPAP) == system:
             return layer
     return None
 

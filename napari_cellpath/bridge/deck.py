@@ -60,6 +60,11 @@ class Deck:
         return self.piles[0].colours if self.piles else ()
 
     @property
+    def several(self) -> bool:
+        """Whether an item may be of several classes: a class given to it is flipped."""
+        return self.piles[0].several if self.piles else False
+
+    @property
     def threshold(self) -> float:
         """Score above which an object is called abnormal."""
         return self.piles[0].threshold if self.piles else 0.5
@@ -129,9 +134,8 @@ class Deck:
         rows = self.rows(uids)
         rows = rows[rows >= 0]
         rows = rows[self.facts.agreeable[rows]]
-        calls, named = self.facts.call[rows], np.array(self.uids(rows), dtype=object)
-        for call in sorted(set(calls)):
-            self.label([str(uid) for uid in named[calls == call]], call)
+        for pile, theirs in self._by_pile(self.uids(rows)):
+            pile.agree(theirs)
         return len(rows)
 
     def see(self, uids: Sequence[str]) -> None:

@@ -343,10 +343,20 @@ class FollowedPoints:
 
     def _restore_features(self) -> None:
         frame = self.layer.features
-        if len(frame) == len(self.table):
-            for name in self.table.columns:
-                frame[name] = _series(self.table.features[name], frame)
+        if len(frame) != len(self.table):
+            return
+        known = set(frame.columns)
+        for name in self.table.columns:
+            frame[name] = _series(self.table.features[name], frame)
+        if known.issuperset(self.table.columns):
             self._announce()
+            return
+        self._writing = True
+        try:  # napari keeps a default for each column; without one the layer cannot be duplicated
+            with napari_call():
+                self.layer.features = frame
+        finally:
+            self._writing = False
 
     def _announce(self) -> None:
         self._writing = True

@@ -19,10 +19,11 @@ from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.red_cells import RedCellsLayer
 from napari_cellpath.core.vocabulary import Role
 
 CONTROLLERS: dict[Role, type[ObjectLayer]] = {
-    kind.kind.role: kind for kind in (NucleiLayer, CellsLayer)
+    kind.kind.role: kind for kind in (NucleiLayer, CellsLayer, RedCellsLayer)
 }
 
 

@@ -11,7 +11,7 @@ from napari.layers import Image, Layer, Points
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS, create_points_layer, facts_of
 from napari_cellpath.core.annotations import Shape
-from napari_cellpath.core.pattern_table import BOX_COLUMNS
+from napari_cellpath.core.box_table import BOX_COLUMNS
 from napari_cellpath.core.vocabulary import Role, System
 
 P_COLUMN = "p_"
@@ -34,6 +34,9 @@ class Kind:
         How a project keeps them.
     point_um
         Diameter of their points, micrometres.
+    several
+        Whether one object may be of several classes at once; a person's word on it is then
+        `core.annotations.joined`.
     """
 
     role: Role
@@ -44,6 +47,7 @@ class Kind:
     columns: Mapping[str, Any]
     shape: Shape
     point_um: float
+    several: bool = False
 
     def count(self, number: int) -> str:
         """So many of them, in words."""
@@ -59,7 +63,21 @@ _CELL_COLUMNS: dict[str, Any] = {
     **dict.fromkeys(BOX_COLUMNS, 0),
 }
 CELLS = Kind(Role.CELLS, System.HEP2, "cell", "cells", "classified", _CELL_COLUMNS, Shape.BOX, 4.0)
-KINDS = (NUCLEI, CELLS)
+_REGION_COLUMNS: dict[str, Any] = {
+    **{name: blank for name, blank in FEATURE_COLUMNS.items() if name != "std"},
+    "verdict": "",
+    "abnormal": np.nan,
+    "detection": np.nan,
+    "margin": np.nan,
+    **dict.fromkeys(BOX_COLUMNS, 0),
+}
+RED_CELLS = Kind(
+    Role.REGIONS, System.RBC, "region", "regions", "classified", _REGION_COLUMNS, Shape.BOX, 1.5,
+    several=True,
+)  # fmt: skip
+"""``call`` and ``correction`` are the types a region holds; ``verdict`` and ``abnormal`` what
+follows from both, ``score`` the model's own."""
+KINDS = (NUCLEI, CELLS, RED_CELLS)
 
 
 def kind_of_system(system: System | str) -> Kind | None:

@@ -111,13 +111,11 @@ class ObjectLayer(FollowedPoints):
 
     def accept(self, uids: Iterable[str]) -> int:
         """Take the call as the person's own word; returns how many there were to accept."""
-        table = self.table
-        accepted = 0
-        for label in {str(x) for x in table.features["call"]} - {""}:
-            rows = [r for r in table.rows(uids) if table.features["call"][r] == label]
-            self.correct([str(u) for u in table.uids[rows]], label)
-            accepted += len(rows)
-        return accepted
+        rows = self.table.rows(uids)
+        calls = self.table.features["call"][rows]
+        for label in sorted({*calls} - {""}):
+            self.correct([str(u) for u in self.table.uids[rows[calls == label]]], label)
+        return int((calls != "").sum())
 
     @timed
     def read_with(self, scheme: Scheme) -> None:

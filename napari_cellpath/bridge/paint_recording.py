@@ -11,7 +11,7 @@ from napari.layers import Labels
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.project import Event, Kind, Project, Stroke
-from napari_cellpath.project.state import Raster
+from napari_cellpath.project.state import TILE, Raster
 
 Box = tuple[int, int, int, int]
 
@@ -27,6 +27,9 @@ class PaintRecorder:
         Where its strokes go.
     raster
         Name of the raster, ``IMAGE/SYSTEM``.
+    origin
+        Level-0 pixel of the raster that the layer's first pixel is: a layer may be a window of
+        a slide whose painted pixels would not fit into memory.
 
     Raises
     ------
@@ -34,20 +37,20 @@ class PaintRecorder:
         The layer is a pyramid or a stack.
     """
 
-    def __init__(self, layer: Labels, project: Project, raster: str) -> None:
+    def __init__(
+        self, layer: Labels, project: Project, raster: str, origin: tuple[int, int] = (0, 0)
+    ) -> None:
         if layer.multiscale or layer.ndim != 2:
             raise CellpathError(
                 f"'{layer.name}' is not one plane at full resolution; edit a region of it."
             )
-        self.layer, self.project, self.raster = layer, project, raster
+        self.layer, self.project, self.raster, self.origin = layer, project, raster, origin
         self._waiting: list[Box] = []
-        height, width = layer.data.shape
         kept = project.state.rasters.get(raster)
-        if kept is None:
-            self._take(0, 0, height, width)
-        else:
-            np.asarray(layer.data)[...] = kept.read(0, 0, height, width)
-            layer.refresh()
+        if kept is not None:
+            self._show(kept)
+        elif np.any(layer.data):
+            self._take(0, 0, *layer.data.shape)
         layer.events.paint.connect(self._on_paint)
         layer.events.labels_update.connect(self._on_drawn)
 
@@ -61,13 +64,26 @@ class PaintRecorder:
         strokes = [s for e in events for s in e.strokes if s.raster == self.raster]
         now = self.project.state.rasters.get(self.raster) or Raster()
         for stroke in strokes:
-            height, width = stroke.after.shape
-            window = np.s_[stroke.row : stroke.row + height, stroke.col : stroke.col + width]
-            labels = now.read(stroke.row, stroke.col, height, width)
-            self.layer.data[window] = labels[: self.layer.data[window].shape[0]]
+            self._put(now, stroke.row, stroke.col, *stroke.after.shape)
         if strokes:
             self.layer.refresh()
         return len(strokes)
+
+    def _show(self, kept: Raster) -> None:
+        """Put the raster on the layer, tile by tile: most of a window is never painted."""
+        np.asarray(self.layer.data)[...] = 0
+        for row, col in kept.tiles:
+            self._put(kept, row * TILE, col * TILE, TILE, TILE)
+        self.layer.refresh()
+
+    def _put(self, kept: Raster, row: int, col: int, height: int, width: int) -> None:
+        """Put a window of the raster on the layer, as far as it reaches."""
+        (top, left), (high, wide) = self.origin, self.layer.data.shape
+        row0, row1 = max(row, top), min(row + height, top + high)
+        col0, col1 = max(col, left), min(col + width, left + wide)
+        if row0 < row1 and col0 < col1:
+            window = np.s_[row0 - top : row1 - top, col0 - left : col1 - left]
+            self.layer.data[window] = kept.read(row0, col0, row1 - row0, col1 - col0)
 
     @timed
     def _on_paint(self, event: Any) -> None:
@@ -90,6 +106,7 @@ class PaintRecorder:
         """Record where the layer differs from the project; whether it did."""
         after = np.asarray(self.layer.data[row : row + height, col : col + width]).astype(np.uint32)
         kept = self.project.state.rasters.get(self.raster) or Raster()
+        row, col = row + self.origin[0], col + self.origin[1]
         before = kept.read(row, col, *after.shape)
         rows, cols = np.nonzero(before != after)
         if not len(rows):

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cellpath.bridge.boxed import centres_of
 from napari_cellpath.bridge.cell_sources import Given, new_boxes
-from napari_cellpath.bridge.cells import centres_of
 from napari_cellpath.bridge.masks import with_cells
 from napari_cellpath.bridge.regions import Area
 from napari_cellpath.core.requests import new_uid

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from napari_cellpath.bridge.cells import CellsLayer
+from napari_cellpath.bridge.boxed import BoxedLayer
 from napari_cellpath.bridge.columns import Call, Kept
 from napari_cellpath.bridge.conventions import readings_of, readings_text
 from napari_cellpath.bridge.followed import Gesture
 from napari_cellpath.bridge.objects import ObjectLayer
-from napari_cellpath.core.annotations import Annotation, Prediction, Shape
-from napari_cellpath.core.results import NucleusCall, PatternCall
-from napari_cellpath.core.vocabulary import System
+from napari_cellpath.core.annotations import CLASSES, Annotation, Prediction, Shape, joined, parted
+from napari_cellpath.core.results import NucleusCall, PatternCall, RegionCall
+from napari_cellpath.core.vocabulary import ABNORMAL, NORMAL, System
 from napari_cellpath.project import Event, Kind, Project
 
 _KINDS = {
@@ -130,7 +130,7 @@ class ObjectRecorder:
 
     def _geometries(self, rows: Sequence[int]) -> list[tuple[float, ...]]:
         at = np.array(rows, dtype=np.intp)
-        if isinstance(self.objects, CellsLayer):
+        if isinstance(self.objects, BoxedLayer):
             places = self.objects.table.clipped(at).astype(float)
         else:
             places = self.objects.table.positions[at]
@@ -141,6 +141,8 @@ class ObjectRecorder:
 
     def _labels(self, row: int) -> tuple[str, ...]:
         said = str(self.objects.table.features["correction"][row])
+        if self.kind.several:
+            return parted(said)
         return (said,) if said else ()
 
     def _prediction(self, uid: str, row: int, at: tuple[float, ...]) -> Prediction | None:
@@ -166,10 +168,13 @@ class ObjectRecorder:
                 "at": (call.row, call.col), "calibrated": call.calibrated,
             }  # fmt: skip
         else:
-            # The box as it stood when it was asked for; a cell that was moved since has none.
+            # The box as it stood when it was asked for; what was moved since has none.
             facts["at"] = () if table.moved[row] else at
-            if call.calibrated and finite:
-                facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
+        if isinstance(call, RegionCall):
+            # What it holds is the class; whether that is abnormal, score and threshold tell.
+            facts |= {"label": CLASSES.join(call.labels), "threshold": call.abnormal_threshold}
+        elif isinstance(call, PatternCall) and call.calibrated and finite:
+            facts["calibrated"] = call.calibrated[int(np.argmax(call.probabilities))]
         return Prediction(**facts)
 
 
@@ -191,10 +196,15 @@ def kept_of(uid: str, facts: Mapping[str, Any]) -> Kept:
     if said is not None:
         at = said.get("at") or ([] if box is not None else geometry)
         moved = list(at) != list(geometry)
-        call = _pattern(uid, row, col, said) if box is not None else _score(uid, at, said)
-    labels = facts.get("labels")
+        if facts.get("system") == System.RBC:
+            call = _region(uid, row, col, said)
+        else:
+            call = _pattern(uid, row, col, said) if box is not None else _score(uid, at, said)
+    labels = facts.get("labels") or ("",)
+    several = facts.get("system") == System.RBC
     return Kept(
-        uid, (float(row), float(col)), str(facts.get("id", "")), labels[0] if labels else "",
+        uid, (float(row), float(col)), str(facts.get("id", "")),
+        joined(labels) if several else labels[0],
         bool(facts.get("seen", False)), call, readings_text(facts.get("readings", {})), moved, box,
     )  # fmt: skip
 
@@ -218,5 +228,20 @@ def _pattern(uid: str, row: float, col: float, said: Mapping[str, Any]) -> Patte
         uid=uid, row=row, col=col, label=str(said.get("label", "")),
         probabilities=tuple(said.get("probabilities", {}).values()),
         n_views=int(said.get("n_views", 0)), model=str(said.get("model", "")),
+        precision=str(said.get("precision", "fp32")), flags=tuple(said.get("flags", ())),
+    )  # fmt: skip
+
+
+def _region(uid: str, row: float, col: float, said: Mapping[str, Any]) -> RegionCall:
+    score, threshold = said.get("score"), said.get("threshold")
+    chance = math.nan if score is None else float(score)
+    limit = 0.5 if threshold is None else float(threshold)
+    label = str(said.get("label", ""))
+    return RegionCall(
+        uid=uid, row=row, col=col, labels=tuple(label.split(CLASSES)) if label else (),
+        probabilities=tuple(said.get("probabilities", {}).values()), thresholds=(),
+        abnormal=chance, abnormal_threshold=limit,
+        label="" if math.isnan(chance) else ABNORMAL if chance > limit else NORMAL,
+        model=str(said.get("model", "")), n_views=int(said.get("n_views", 0)),
         precision=str(said.get("precision", "fp32")), flags=tuple(said.get("flags", ())),
     )  # fmt: skip

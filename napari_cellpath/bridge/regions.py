@@ -10,7 +10,7 @@ import numpy as np
 from napari.layers import Image, Layer, Shapes
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.conventions import image_shape, to_image_pixels
+from napari_cellpath.bridge.conventions import facts_of, image_shape, to_image_pixels
 from napari_cellpath.core.results import FoundNucleus
 
 Polygon = NDArray[np.float64]
@@ -48,13 +48,16 @@ def visible_area(image: Image) -> Area | None:
     return _clipped(np.vstack([corners[0], corners[1] + 1]), image)
 
 
-def drawn_area(layers: Iterable[Layer], image: Image) -> Area | None:
+def drawn_area(layers: Iterable[Layer], image: Image, *, one: bool = False) -> Area | None:
     """The selected shapes of the topmost shapes layer that shows any, else all of its shapes.
 
-    Lines and paths enclose nothing and are left out.
+    Lines and paths enclose nothing and are left out, as are shapes that we drew. With ``one`` the
+    last of them is taken.
     """
     for layer in reversed(list(layers)):
         if not isinstance(layer, Shapes) or layer.ndim != 2 or not layer.visible:
+            continue
+        if facts_of(layer).get("role") is not None:
             continue
         chosen = sorted(layer.selected_data) or range(layer.nshapes)
         outlines = [
@@ -63,6 +66,7 @@ def drawn_area(layers: Iterable[Layer], image: Image) -> Area | None:
             if str(layer.shape_type[i]) in _AREAS
         ]
         if outlines:
+            outlines = outlines[-1:] if one else outlines
             polygons = tuple(to_image_pixels(o, layer, image) for o in outlines)
             area = _clipped(np.vstack(polygons), image)
             return None if area is None else Area(area.box, polygons)

@@ -5,7 +5,7 @@ A system takes part in the review by one class that fits `ReviewItems`, named in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import conventions, held
-from napari_cellpath.bridge.cells import CellsLayer
+from napari_cellpath.bridge.boxed import BoxedLayer
 from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.red_cells import RedCellsLayer, RegionScheme, tint_of
+from napari_cellpath.bridge.review_tissue import TissueReview
 from napari_cellpath.core import requests
+from napari_cellpath.core.annotations import parted
 from napari_cellpath.core.doubt import ItemFacts, Rows
+from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import CLASS_COLOURS, FLAG_WORDS
 from napari_cellpath.models import ModelEntry, list_models
+from napari_cellpath.systems.rbc.verdict import Verdict, read_verdict
 
 FIELD_UM = 26.0  # shown round a cell, micrometres: nucleus and cytoplasm
 FIELD_PIXELS = 128  # where the size of a pixel is not known
@@ -56,6 +61,10 @@ class ReviewItems(Protocol):
     def threshold(self) -> float:
         """Score above which an object is called abnormal."""
 
+    @property
+    def several(self) -> bool:
+        """Whether an item may be of several classes: a class given to it is flipped."""
+
     def __len__(self) -> int: ...
 
     def facts(self) -> ItemFacts:
@@ -85,8 +94,17 @@ class ReviewItems(Protocol):
     def note(self, row: int) -> str:
         """What speaks for care, in words; empty if nothing does."""
 
+    def tint(self, row: int) -> str:
+        """Colour of what the model calls the item; empty where that is the class's."""
+
     def label(self, uids: Sequence[str], label: str) -> None:
-        """Write a person's word on these, as one correction; empty takes it back."""
+        """Write a person's word on these, as one correction; empty takes it back.
+
+        Where an item may be of several classes, this one is flipped.
+        """
+
+    def agree(self, uids: Sequence[str]) -> None:
+        """Take the calls of these as a person's word."""
 
     def see(self, uids: Sequence[str]) -> None:
         """Note that a person has looked at these."""
@@ -134,7 +152,7 @@ class ObjectReview:
         if image is None:
             return None
         hold = held.join(layer) or held.take(layer, image, scheme_of(layer))
-        return cls(hold)
+        return RegionReview(hold) if isinstance(hold.objects, RedCellsLayer) else cls(hold)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -150,6 +168,11 @@ class ObjectReview:
     def threshold(self) -> float:
         """Score above which an object is called abnormal."""
         return self.objects.table.scheme.threshold
+
+    @property
+    def several(self) -> bool:
+        """Whether an object may be of several classes."""
+        return self.objects.kind.several
 
     def set_group(self, name: str) -> None:
         """Say which slide, patient or specimen the image is of."""
@@ -210,7 +233,7 @@ class ObjectReview:
     def window(self, row: int, mpp: float | None) -> tuple[float, float, float]:
         """Centre and side of the square to show, level-0 pixels."""
         at = self.objects.table.positions[row]
-        if isinstance(self.objects, CellsLayer):
+        if isinstance(self.objects, BoxedLayer):
             row0, col0, row1, col1 = self.objects.table.boxes[row]
             return float(at[0]), float(at[1]), ROUND_BOX * max(row1 - row0, col1 - col0)
         side = FIELD_PIXELS if mpp is None else FIELD_UM / mpp
@@ -225,9 +248,17 @@ class ObjectReview:
         flags = str(self.objects.table.features["flags"][row]).split()
         return ", ".join(FLAG_WORDS.get(flag, flag) for flag in flags)
 
+    def tint(self, row: int) -> str:
+        """Nothing: what a model calls the object is a class, which has a colour."""
+        return ""
+
     def label(self, uids: Sequence[str], label: str) -> None:
         """Write a person's word on these objects; empty takes it back."""
         self.objects.correct(uids, label)
+
+    def agree(self, uids: Sequence[str]) -> None:
+        """Take the calls of these as a person's word: one correction a class."""
+        self.objects.accept(uids)
 
     def see(self, uids: Sequence[str]) -> None:
         """Note that a person has looked at these objects."""
@@ -268,7 +299,34 @@ class ObjectReview:
         return self._hold.release()
 
 
-PILES = (ObjectReview.of,)
+class RegionReview(ObjectReview):
+    """The regions of one layer: each may hold several types, and a label flips one."""
+
+    objects: RedCellsLayer
+
+    def counts(self) -> list[tuple[int, int]]:
+        """(called, labelled) of each type: in how many regions the model sees it, and a person."""
+        table = self.objects.table
+        rows = np.arange(len(table))
+        called, labelled = (table.sets(c, rows).sum(axis=0) for c in ("call", "correction"))
+        return list(zip(called.tolist(), labelled.tolist(), strict=True))
+
+    def tint(self, row: int) -> str:
+        """The colour of the verdict."""
+        return tint_of(self.objects.table, row)
+
+    def label(self, uids: Sequence[str], label: str) -> None:
+        """Flip a type of these regions; empty takes back what a person said of them."""
+        if label:
+            self.objects.toggle(uids, label)
+        else:
+            self.objects.correct_each(dict.fromkeys(uids, ""))
+
+
+PILES: tuple[Callable[[Layer, Iterable[Layer]], ReviewItems | None], ...] = (
+    ObjectReview.of,
+    TissueReview.of,
+)
 """What makes the items of a layer, or None: one for each kind of layer there is."""
 
 
@@ -283,18 +341,37 @@ def scheme_of(layer: Layer) -> Scheme:
 
     Without that model on this machine the classes are those that occur on the layer.
     """
-    frame = layer.features
+    frame, kind = layer.features, kind_of(layer)
+    several = kind is not None and kind.several
     name, entry = _model_on(layer)
     if entry is not None:
         info = entry.info
-        return Scheme(
-            model=name, classes=info.class_names, colours=tuple(c.colour for c in info.classes),
-            abnormal=tuple(c.abnormal for c in info.classes), threshold=info.threshold,
-            band=info.review_band,
+        facts: dict[str, Any] = {
+            "model": name, "classes": info.class_names,
+            "colours": tuple(c.colour for c in info.classes),
+            "abnormal": tuple(c.abnormal for c in info.classes), "threshold": info.threshold,
+            "band": info.review_band,
+        }  # fmt: skip
+        verdict = _verdict(entry) if several else None
+        if verdict is None:
+            return RegionScheme(**facts) if several else Scheme(**facts)
+        return RegionScheme(
+            **facts, thresholds=tuple(verdict.thresholds.tolist()),
+            judge=verdict.probability_of_abnormal,
         )  # fmt: skip
-    classes = tuple(sorted({*_words(frame.get("call", ())), *_words(frame.get("correction", ()))}))
+    words = {*_words(frame.get("call", ())), *_words(frame.get("correction", ()))}
+    classes = tuple(sorted({t for w in words for t in parted(w)} if several else words))
     colours = tuple(CLASS_COLOURS[i % len(CLASS_COLOURS)] for i in range(len(classes)))
-    return Scheme(model=name, classes=classes, colours=colours, abnormal=(False,) * len(classes))
+    made = RegionScheme if several else Scheme
+    return made(model=name, classes=classes, colours=colours, abnormal=(False,) * len(classes))
+
+
+def _verdict(entry: ModelEntry) -> Verdict | None:
+    """How the model's answers on regions are read; None where its folder is damaged."""
+    try:
+        return read_verdict(entry.folder)
+    except CellpathError:
+        return None
 
 
 def _model_on(layer: Layer) -> tuple[str, ModelEntry | None]:

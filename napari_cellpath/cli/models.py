@@ -53,7 +53,7 @@ def show(
     if name in catalogue.architecture_names():
         system = catalogue.system_of(name)
         row = catalogue.SYSTEMS[system]
-        n_classes = row.n_classes if classes is None else classes
+        n_classes = classes or row.classes_of.get(name, row.n_classes)
         facts: dict[str, Any] = {
             "architecture": name,
             "system": system,

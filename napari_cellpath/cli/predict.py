@@ -13,6 +13,8 @@ import typer
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
 from napari_cellpath.cli.predict_hep2 import hep2
+from napari_cellpath.cli.predict_hspnet import hspnet
+from napari_cellpath.cli.predict_rbc import rbc
 from napari_cellpath.cli.running import check_names, rows_of_images, run
 from napari_cellpath.core.errors import TableError
 from napari_cellpath.core.geometry import check_inside
@@ -41,6 +43,8 @@ def _group() -> None:
 
 
 app.command("hep2")(hep2)
+app.command("hspnet")(hspnet)
+app.command("rbc")(rbc)
 
 
 @app.command("deeppap")

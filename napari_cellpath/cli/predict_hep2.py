@@ -13,10 +13,11 @@ import typer
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
 from napari_cellpath.cli.running import check_names, rows_of_images, run
+from napari_cellpath.core.box_table import read_boxes
 from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.core.geometry import check_inside
-from napari_cellpath.core.pattern_table import pattern_columns, read_boxes
+from napari_cellpath.core.pattern_table import pattern_columns
 from napari_cellpath.core.requests import (
     CELL_UM,
     CellBox,

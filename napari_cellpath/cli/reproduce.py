@@ -35,7 +35,7 @@ def reproduce(
         str,
         typer.Argument(
             help="herlev, herlev-jitter, herlev-7, hemlbc for your own folder; hep2-loso, "
-            "hep2-kfold."
+            "hep2-kfold; rbc; mtchi, glas."
         ),
     ],
     data: Annotated[Path, typer.Option("--data", help="Folder of labelled cells.")],
@@ -44,8 +44,8 @@ def reproduce(
         Path | None,
         typer.Option(
             "--recipe",
-            help="Network and settings; default is the starter model's for herlev, the paper's "
-            "for hep2.",
+            help="Network and settings; default is the starter model's for herlev and glas, the "
+            "paper's for hep2, rbc and mtchi.",
         ),
     ] = None,
     split: Annotated[
@@ -58,7 +58,12 @@ def reproduce(
     views: Annotated[
         Looking | None, typer.Option(help="Views of a cell to score; default is the recipe's.")
     ] = None,
-    folds: Annotated[int, typer.Option(min=2, max=20, help="Parts the cells are cut into.")] = 5,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, max=20, help="Parts the cells are cut into: 5; mtchi 4; glas the recipe's."
+        ),
+    ] = None,
     run_folds: Annotated[
         int | None, typer.Option(min=1, help="Train and score only so many of them.")
     ] = None,
@@ -79,6 +84,14 @@ def reproduce(
     curve: Annotated[
         bool, typer.Option("--curve", help="hep2: also learn from shares of the specimens.")
     ] = False,
+    ablation: Annotated[
+        bool,
+        typer.Option("--ablation", help="mtchi, glas: the four networks of the paper's Table 3."),
+    ] = False,
+    iou: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true; 0.5."),
+    ] = None,
     budget: Annotated[
         float | None, typer.Option(min=1.0, help="Seconds for all; views and epochs shrink.")
     ] = None,
@@ -96,15 +109,24 @@ def reproduce(
         "sampling": sampling,
         "extra": extra or None,
         "curve": curve or None,
+        "ablation": ablation or None,
+        "folds": folds,
+        "iou": iou,
     }  # what is not asked for is the protocol's to choose, or is not its own at all
     with stopping_on_ctrl_c() as should_stop:
         report = training.reproduce(
-            protocol, data, out, recipe_path=recipe, folds=folds, run_folds=run_folds,
+            protocol, data, out, recipe_path=recipe, run_folds=run_folds,
             budget=budget, device=device, seed=seed, resume=resume, should_stop=should_stop,
             on_progress=lambda line: typer.echo(line, err=as_json),
             **{k: v for k, v in options.items() if v is not None},
         )  # fmt: skip
-    words = _words_of_patterns if "mca" in report else _words
+    words = _words
+    if "mca" in report:
+        words = _words_of_patterns
+    elif "models" in report:
+        words = _words_of_regions
+    elif "table" in report:
+        words = _words_of_tissue
     typer.echo(json.dumps(report) if as_json else f"{words(report)}\nWritten to {out}.")
 
 
@@ -118,6 +140,53 @@ def _words_of_patterns(report: dict[str, Any]) -> str:
         f"{report['n']} cells, accuracy {100 * report['accuracy']:.2f} %\nthe paper: {paper}"
         + (f"\n{report['warning']}" if report["warning"] else "")
     )
+
+
+def _words_of_regions(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['protocol']}: {report['trunk']}, {report['folds_run']} of {report['folds']} "
+        f"folds, {report['epochs']} of {report['asked_epochs']} epochs, {report['regions']} "
+        f"regions, {report['multi']} of several cells"
+    ]
+    for name, measured in report["models"].items():
+        paper = report["paper"].get(name)
+        lines.append(
+            f"model {name}: exact match {measured['exact_match']} "
+            f"{measured['exact_match_interval']}, Hamming loss {measured['hamming']}, macro AUC "
+            f"{measured['macro_auc']} on {measured['n']} regions"
+            + (f"; the paper's exact match {paper['exact_match']}" if paper else "")
+        )
+    lines.append(
+        f"abnormal: booster {report['booster']['accuracy']} "
+        f"{report['booster']['accuracy_interval']}, largest probability "
+        f"{report['max_rule']['accuracy']}, always abnormal {report['always_abnormal']}; the "
+        f"paper's booster {report['paper']['booster_accuracy']}"
+    )
+    if report["detector"]:
+        for truth in ("cells", "regions"):
+            found = report["detector"][truth]
+            lines.append(
+                f"detector, {truth}: AP {found['ap']} {found['ap_interval']} at {found['iou']}, a "
+                f"watershed alone {found['watershed']['ap']}; the paper "
+                f"{report['paper']['detector_ap']} at an overlap it does not state"
+            )
+    return "\n".join(lines)
+
+
+def _words_of_tissue(report: dict[str, Any]) -> str:
+    lines = [
+        f"{report['protocol']}: {report['network']}, {report['folds_run']} of {report['folds']} "
+        f"folds by {report['grouped_by']}, {report['epochs']} epochs, {report['loss']}"
+    ]
+    lines += [
+        f"{row['network']} ({row['parameters']:,} parameters), {row['tiles']}, "
+        f"{row['background']}: Dice {row['dice']:.4f}, mIoU {row['miou']:.4f}, pixel accuracy "
+        f"(AP in the paper) {row['pixel_accuracy']:.4f}"
+        for row in report["table"]
+    ]
+    if report["paper"]:
+        lines.append(f"the paper: {json.dumps(report['paper'])}")
+    return "\n".join([*lines, *filter(None, [report["note"]])])
 
 
 def _words(report: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ import typer
 
 from napari_cellpath.cli import options as o
 from napari_cellpath.core.errors import RecipeError
-from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset, System
+from napari_cellpath.core.vocabulary import Average, Blend, Border, Channel, Preset, System
 
 
 class Part(StrEnum):
@@ -53,6 +53,7 @@ class Method(StrEnum):
 
     fast = "fast"
     thorough = "thorough"
+    detector = "detector"  # of red cells: heads, booster and detector
 
 
 def train(
@@ -70,7 +71,10 @@ def train(
     ] = None,
     preset: Annotated[
         Method,
-        typer.Option(help="With --parent: fast trains the head alone, thorough every layer."),
+        typer.Option(
+            help="With --parent: fast trains the head alone, thorough every layer; of red cells "
+            "detector also the detector."
+        ),
     ] = Method.fast,
     name: Annotated[
         str | None, typer.Option("--name", help="With --parent: of the model that comes out.")
@@ -128,6 +132,24 @@ def evaluate(
     channel: Annotated[
         Channel, typer.Option(help="hep2: which plane of a colour image is looked at.")
     ] = Channel.GREEN,
+    stride: Annotated[
+        int | None,
+        typer.Option(min=8, help="hspnet: pixels between tiles; default is the model's own."),
+    ] = None,
+    blend: Annotated[
+        Blend | None, typer.Option(help="hspnet: weight of overlapping tiles; default the model's.")
+    ] = None,
+    least_lesion: Annotated[
+        float,
+        typer.Option(
+            min=0.0,
+            help="hspnet: pieces of called tissue below so many square micrometres (pixels where "
+            "the scale is not known) count as background.",
+        ),
+    ] = 0.0,
+    iou: Annotated[
+        float, typer.Option(min=0.05, max=0.95, help="rbc: overlap that makes a detection true.")
+    ] = 0.5,
     device: o.DeviceOption = o.Device.auto,
     seed: o.SeedOption = 0,
     as_json: o.JsonOption = False,
@@ -139,18 +161,23 @@ def evaluate(
     looks: dict[str, Any]
     if system is System.HEP2:
         looks = {"average": average, "channel": channel}
+    elif system is System.HSPNET:
+        looks = {"stride": stride, "blend": blend, "least_lesion": least_lesion}
+    elif system is System.RBC:
+        looks = {"iou": iou}
     else:
         looks = {
             "preset": views, "jitter": jitter, "border": border, "threshold": threshold,
             "seed": seed,
         }  # fmt: skip
     shown = sys.stderr.isatty()
+    what = "regions" if system is System.HSPNET else "cells"
 
     def tell(done: int, total: int) -> None:
         if done == 1 and not shown:
-            typer.echo(f"Scoring {total} cells.", err=True)
+            typer.echo(f"Scoring {total} {what}.", err=True)
         elif shown:
-            typer.echo(f"\r{done} of {total} cells", nl=done == total, err=True)
+            typer.echo(f"\r{done} of {total} {what}", nl=done == total, err=True)
 
     report = training.evaluate(
         system, model, data, out, part=None if part is None else part.value, device=device,

@@ -8,7 +8,7 @@ never in each other's place.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
@@ -35,6 +35,23 @@ class Part(StrEnum):
 
 Point = tuple[float, float]
 Geometry = tuple[Any, ...]
+
+JOINED = "; "
+"""Between several labels of one object, where they stand in one text."""
+
+
+def joined(labels: Iterable[str]) -> str:
+    """Labels of one object as one text."""
+    return JOINED.join(labels)
+
+
+CLASSES = ": "
+"""Between the classes of one prediction, as QuPath names derived classes."""
+
+
+def parted(text: str) -> tuple[str, ...]:
+    """Inverse of `joined`; spaces and empty parts do not count."""
+    return tuple(part for part in (p.strip() for p in text.split(JOINED.strip())) if part)
 
 
 @dataclass(frozen=True)
@@ -292,6 +309,10 @@ class LabelledData:
         Objects with at least one label, in order of image and position.
     parts
         Part of each group.
+    boxes
+        Boxes of this system, labelled or not.
+    complete
+        Rectangles in which every object of it is marked, whatever its class.
     """
 
     name: str
@@ -299,3 +320,5 @@ class LabelledData:
     images: Mapping[str, ImageFacts]
     annotations: tuple[Annotation, ...]
     parts: Mapping[str, Part] = field(default_factory=dict)
+    boxes: tuple[Annotation, ...] = ()
+    complete: tuple[Annotation, ...] = ()

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_cellpath.core.annotations import parted
+
 Rows = NDArray[np.intp]
 NEIGHBOURS = 10  # nearest others whose classes are compared
 
@@ -44,7 +46,8 @@ class ItemFacts:
     Attributes
     ----------
     uid, call, label
-        Identity; the class a model calls; the class a person gave. Object arrays of str.
+        Identity; the class a model calls; the class a person gave. Object arrays of str; several
+        classes of one object stand in one text (`core.annotations.joined`).
     score, std
         The score, 0..1, and its standard deviation over views.
     margin
@@ -91,6 +94,11 @@ class ItemFacts:
     def standing(self) -> NDArray[Any]:
         """(n,) the class an object stands in: a person's word before the model's."""
         return np.where(self.labelled, self.label, self.call)
+
+    def stands_in(self, name: str) -> NDArray[np.bool_]:
+        """(n,) whether an object stands in a class, alone or among others."""
+        there = {text: text == name or name in parted(text) for text in set(self.standing)}
+        return np.array([there[text] for text in self.standing], dtype=bool)
 
     @cached_property
     def agreeable(self) -> NDArray[np.bool_]:
@@ -168,7 +176,7 @@ def listed(facts: ItemFacts, show: Show, class_name: str = "") -> Rows:
         Show.UNLABELLED: lambda: ~facts.labelled,
         Show.DOUBTFUL: lambda: facts.doubtful,
         Show.FLAGGED: lambda: facts.flagged,
-        Show.CLASS: lambda: facts.standing == class_name,
+        Show.CLASS: lambda: facts.stands_in(class_name),
     }[show]()
     return np.flatnonzero(mask)
 

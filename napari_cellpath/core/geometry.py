@@ -54,6 +54,42 @@ def check_inside(
         )
 
 
+def check_box(
+    edges: tuple[int, int, int, int], shape: tuple[int, int], what: str, largest: int, kind: str
+) -> None:
+    """Raise `OutsideImageError` unless a box can be one of an object on an image.
+
+    Parameters
+    ----------
+    edges
+        (row0, col0, row1, col1), half-open level-0 pixels.
+    shape
+        Height and width of level 0.
+    what
+        How the message names the box.
+    largest
+        Pixels of a side that no such object has.
+    kind
+        How the message names the object.
+    """
+    row0, col0, row1, col1 = edges
+    where = f"{what} (rows {row0} to {row1}, columns {col0} to {col1})"
+    if row0 >= row1 or col0 >= col1:
+        raise OutsideImageError(
+            f"{where} is inverted or has no area; edges are half-open: rows 2 to 4 are 2 and 5."
+        )
+    if row1 <= 0 or col1 <= 0 or row0 >= shape[0] or col0 >= shape[1]:
+        raise OutsideImageError(
+            f"{where} lies outside the image of {shape[0]} x {shape[1]} pixels; correct it or "
+            "leave it out."
+        )
+    if max(row1 - row0, col1 - col0) > largest:
+        raise OutsideImageError(
+            f"{where} is larger than {largest} pixels, and no {kind} is; give a box for each "
+            f"{kind}."
+        )
+
+
 def scale_between(image_mpp: float | None, model_mpp: float | None) -> float:
     """Image pixels per model pixel; 1 where either scale is unknown or they agree to 2 %.
 

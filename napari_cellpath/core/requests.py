@@ -257,7 +257,10 @@ class SegmentRequest:
     probabilities
         Also store the probability of every class, uint8.
     skip_empty
-        Tiles without tissue by the thumbnail are background unseen; the area is reported.
+        Tiles without tissue by the thumbnail are not computed; the area is reported.
+    first_estimate
+        Also deliver a first look at once, marked provisional; the final classes are the same
+        either way.
     """
 
     image: Image
@@ -270,6 +273,7 @@ class SegmentRequest:
     mode: RegionMode = RegionMode.EXACT
     probabilities: bool = False
     skip_empty: bool = False
+    first_estimate: bool = False
     system: System = System.HSPNET
 
 

@@ -102,7 +102,11 @@ class ObjectRow:
 
 
 def object_rows(
-    table: DelimitedTable, numbers: tuple[str, ...], max_rows: int, what: str
+    table: DelimitedTable,
+    numbers: tuple[str, ...],
+    max_rows: int,
+    what: str,
+    may_be_empty: bool = False,
 ) -> Iterator[ObjectRow]:
     """Rows of objects: columns of finite numbers, and ``image`` and ``id`` where there are any.
 
@@ -110,7 +114,8 @@ def object_rows(
     ------
     TableError
         A column is missing, a value is none, an id occurs twice in one image, there are more
-        than ``max_rows`` rows or none; ``what`` says what the rows are.
+        than ``max_rows`` rows, or none and they may not be missing; ``what`` says what the rows
+        are.
     """
     name, columns = table.name, table.columns
     check_columns(table, numbers, (*numbers, "image", "id"))
@@ -147,7 +152,7 @@ def object_rows(
                 raise TableError(f"{where}: id '{row.id}' was used before, in line {before}.")
         yield row
         count += 1
-    if not count:
+    if not count and not may_be_empty:
         raise TableError(f"{name} has a header but no {what}.")
 
 

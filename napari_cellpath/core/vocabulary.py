@@ -52,6 +52,18 @@ PATTERNS = ("Homogeneous", "Speckled", "Nucleolar", "Centromere", "NuMem", "Golg
 RBC_TYPES = ("Oval", "Elon", "Reti", "Gran", "Echi", "Stom")
 """What a region of red cells may hold, in the order of the paper's tables (papers.md 2.1)."""
 
+NO_TYPE = "none"
+"""A person's word that a region holds none of its model's types; no word at all is no label."""
+
+NORMAL, ABNORMAL = "normal", "abnormal"
+"""The two verdicts on a region of red cells."""
+
+
+CIN_CLASSES = ("background", "normal", "CIN1", "CIN2", "CIN3")
+"""What a pixel of cervical epithelium may be, in the order of severity (papers.md 3.1)."""
+CIN_COLOURS = ("#000000", "#ffffff", "#00ff00", "#0000ff", "#ff0000")
+"""The paper's colours of them (its Fig. 4)."""
+
 
 class Fit(StrEnum):
     """How a box of any proportions becomes the square that the label heads see."""
@@ -118,9 +130,11 @@ class Role(StrEnum):
     OCCLUSION = "occlusion"
     CELLS = "cells"  # HEp-2 cells, points
     MASKS = "masks"  # their masks, labels coloured by pattern
-    REGIONS = "regions"  # red-cell regions, shapes
-    FIELD_REGIONS = "field-regions"  # very many of them, one light layer
+    REGIONS = "regions"  # red-cell regions, points in the middle of their boxes
+    FIELD_REGIONS = "field-regions"  # the outlines of all their boxes, one light layer
+    EDITED = "edited"  # the few that are drawn or changed now, shapes
     TISSUE = "tissue"  # classes of a slide region, labels
+    PAINTED = "painted"  # what a person painted over it, labels at the image's resolution
     CLASS_PROBABILITY = "class-probability"
     ENTROPY = "entropy"
     COMPLETE = "complete"  # rectangles in which whatever is not marked is not there
@@ -136,7 +150,9 @@ FLAG_WORDS = {
     "unusual-nucleus-size": "a nucleus of another size than the training cells'",
     "blank": "nothing is to be seen there",
     "not-finite": "the network gave no number",
-    "tiny": "its box is too small for a pattern",
+    "tiny": "its box is too small to be looked at",
+    "stretched": "its sides are far from equal, and were scaled to be",
+    "unlabelled": "no type is above its threshold",
 }
 """What the flags of a call say to a person."""
 

@@ -232,8 +232,9 @@ def read_features(folder: Path | str) -> dict[str, NDArray[Any]] | None:
     Returns
     -------
     dict or None
-        ``features`` (n, d) float16, ``targets``, ``fine`` and ``groups`` (n,) whole numbers
-        (see docs/model-format.md); None where the model carries none.
+        ``features`` (n, d) float16, ``targets``, ``fine`` and ``groups`` (n,) whole numbers;
+        of several labels ``targets`` (n, n_classes) and ``verdicts`` (n,) int8 (see
+        docs/model-format.md). None where the model carries none.
 
     Raises
     ------
@@ -256,7 +257,8 @@ def _features_from(path: Path, n_classes: int) -> dict[str, NDArray[Any]]:
 
 def check_features(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: str) -> None:
     """Raise `ModelError` unless the arrays are trunk features as `read_features` gives them."""
-    if set(arrays) != {"features", "targets", "fine", "groups"}:
+    several = "verdicts" in arrays
+    if set(arrays) - {"verdicts"} != {"features", "targets", "fine", "groups"}:
         raise ModelError(
             f"{where} must hold features, targets, fine and groups, not {', '.join(arrays)}."
         )
@@ -265,14 +267,27 @@ def check_features(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: st
         raise ModelError(f"{where}: features must be float16 of n x d, not {features.shape}.")
     if not np.isfinite(features).all():
         raise ModelError(f"{where}: the features contain NaN or infinity.")
-    for name in ("targets", "fine", "groups"):
+    if several:
+        _check_label_vectors(arrays, n_classes, where)
+    for name in ("fine", "groups") if several else ("targets", "fine", "groups"):
         values = arrays[name]
         if values.shape != features.shape[:1] or values.dtype.kind not in "iu":
             raise ModelError(f"{where}: {name} must be one whole number a row of features.")
         if values.min() < 0:
             raise ModelError(f"{where}: {name} must not be negative.")
-    if arrays["targets"].max() >= n_classes:
+    if not several and arrays["targets"].max() >= n_classes:
         raise ModelError(f"{where}: a target is not among the model's {n_classes} classes.")
+
+
+def _check_label_vectors(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: str) -> None:
+    """Several labels a row: 1, 0 or, not known, -1 of each class, and the same of *abnormal*."""
+    rows = len(arrays["features"])
+    for name, shape in (("targets", (rows, n_classes)), ("verdicts", (rows,))):
+        values = arrays[name]
+        if values.shape != shape or values.dtype != np.int8:
+            raise ModelError(f"{where}: {name} must be int8 of {shape}, not {values.shape}.")
+        if values.min() < -1 or values.max() > 1:
+            raise ModelError(f"{where}: {name} must be 1, 0 or, where it is not known, -1.")
 
 
 def tensors_from_file(path: Path) -> dict[str, NDArray[Any]]:

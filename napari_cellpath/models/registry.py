@@ -22,7 +22,9 @@ from napari_cellpath.models.format import INFO, ModelInfo, read_card, read_info
 
 DEFAULT_MODELS: dict[System, str] = {
     System.DEEPPAP: "deeppap-herlev",
+    System.RBC: "rbc-chula",
     System.HEP2: "hep2-i3a",
+    System.HSPNET: "hspnet-glas-colon",
 }
 """What a widget offers first; the starter of each system."""
 

@@ -6,7 +6,8 @@ sum of its events.
 """
 
 from napari_cellpath.project.events import Event, Kind, Stroke
+from napari_cellpath.project.painted import painted
 from napari_cellpath.project.project import Project, Undone, project_folder
 from napari_cellpath.project.reading import labelled
 
-__all__ = ["Event", "Kind", "Project", "Stroke", "Undone", "labelled", "project_folder"]
+__all__ = ["Event", "Kind", "Project", "Stroke", "Undone", "labelled", "painted", "project_folder"]

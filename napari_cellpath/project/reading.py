@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from napari_cellpath.core.annotations import LabelledData
+from napari_cellpath.core.annotations import LabelledData, Shape
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import ledger
 from napari_cellpath.project.images import all_images
@@ -29,11 +29,8 @@ def labelled(path: Path | str, system: System | str) -> LabelledData:
     system = System(system)
     with Project.open(path, read_only=True) as project:
         images = {image.key: image for image in all_images(project)}
-        objects = [
-            a
-            for a in project.annotations(system=system)
-            if a.labels and not a.complete and a.image in images
-        ]
+        here = [a for a in project.annotations(system=system) if a.image in images]
+        objects = [a for a in here if a.labels and not a.complete]
         order = {key: place for place, key in enumerate(images)}
         objects.sort(key=lambda a: (order[a.image], a.centre, a.uid))
         return LabelledData(
@@ -42,6 +39,8 @@ def labelled(path: Path | str, system: System | str) -> LabelledData:
             images=images,
             annotations=tuple(objects),
             parts=ledger.parts(project),
+            boxes=tuple(a for a in here if a.shape is Shape.BOX and not a.complete),
+            complete=tuple(a for a in here if a.complete and not a.labels),
         )
 
 

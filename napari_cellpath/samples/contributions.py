@@ -54,6 +54,59 @@ def hep2_field_layers() -> list[LayerData]:
     ]
 
 
+def tissue_field_layers() -> list[LayerData]:
+    """A generated field of stained tissue; its true classes as hidden labels."""
+    from napari_cellpath.samples.tissue import tissue_field
+
+    field = tissue_field()
+    placed = _placed(field.mpp)
+    return [
+        (
+            field.image,
+            {"name": "tissue", "rgb": True, **_facts("generated", field.mpp), **placed},
+            "image",
+        ),
+        (field.labels, {"name": "true classes", "visible": False, **placed}, "labels"),
+    ]
+
+
+def smear_field_layers() -> list[LayerData]:
+    """A generated blood smear; its cells as hidden labels, its true regions as hidden boxes."""
+    from napari_cellpath.core.vocabulary import RBC_TYPES
+    from napari_cellpath.samples.smear import smear_field
+
+    field = smear_field()
+    placed = _placed(field.mpp)
+    held = [
+        "+".join(name for name, there in zip(RBC_TYPES, row, strict=True) if there)
+        for row in field.types.tolist()
+    ]
+    corners = [
+        [(r0, c0), (r0, c1), (r1, c1), (r1, c0)] for r0, c0, r1, c1 in (field.boxes - 0.5).tolist()
+    ]
+    return [
+        (
+            field.image,
+            {"name": "blood smear", "rgb": True, **_facts("generated", field.mpp), **placed},
+            "image",
+        ),
+        (field.labels, {"name": "red cell masks", "visible": False, **placed}, "labels"),
+        (
+            corners,
+            {
+                "name": "red cell types",
+                "shape_type": "rectangle",
+                "face_color": "transparent",
+                "edge_color": "#0072b2",
+                "features": {"types": held},
+                "visible": False,
+                **placed,
+            },
+            "shapes",
+        ),
+    ]
+
+
 def herlev_cells_layers() -> list[LayerData]:
     """Real Herlev cells on one sheet, with their nuclei and labels, hidden.
 

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.core.vocabulary import METADATA_KEY
-from napari_cellpath.slides.slide import Slide, open_slide, sniff
+from napari_cellpath.slides.ome_zarr import SUFFIX, is_ome_zarr
+from napari_cellpath.slides.region_store import JOURNAL, RegionStore
+from napari_cellpath.slides.slide import OPENSLIDE_SUFFIXES, Slide, open_slide, sniff
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -45,11 +47,14 @@ def get_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerData]] | 
     """
     if not isinstance(path, str | os.PathLike):
         return None
-    form = _FORMS.get(Path(path).suffix.lower())
-    if form is None:
-        return None
+    suffix = Path(path).suffix.lower()
+    if suffix in OPENSLIDE_SUFFIXES:
+        return read_layers
     try:
-        return read_layers if sniff(path) == form else None
+        if suffix == SUFFIX:
+            return read_layers if is_ome_zarr(Path(path)) else None
+        form = _FORMS.get(suffix)
+        return read_layers if form is not None and sniff(path) == form else None
     except OSError:
         return None
 
@@ -63,8 +68,31 @@ def read_layers(path: str | Sequence[str]) -> list[LayerData]:
         See `open_slide`.
     """
     file = path if isinstance(path, str | os.PathLike) else path[0]
+    if (Path(file) / JOURNAL).is_file():
+        return [_region_layer(Path(file))]
     slide = open_slide(file)
     return [layer_of(slide)]
+
+
+def _region_layer(folder: Path) -> LayerData:
+    """Labels layer of a segmented region of ours, where it lies on its slide."""
+    store = RegionStore.open(folder)
+    facts = store.facts
+    pixel = 1.0 if facts.mpp is None else facts.mpp / ((facts.step[0] + facts.step[1]) / 2)
+    options: dict[str, Any] = {
+        "name": folder.name.split(".")[0],
+        "multiscale": len(store.levels) > 1,
+        "scale": tuple(step * pixel for step in facts.step),
+        "translate": tuple(
+            (edge + step / 2 - 0.5) * pixel
+            for edge, step in zip(facts.corner, facts.step, strict=True)
+        ),
+        "metadata": {METADATA_KEY: {"path": str(folder), "classes": list(facts.class_names)}},
+    }
+    if facts.mpp is not None:
+        options["units"] = ("um", "um")
+    # Plain zarr arrays: a Dask array would keep what was read while the region still grew.
+    return (store.levels if len(store.levels) > 1 else store.levels[0], options, "labels")
 
 
 def layer_of(slide: Slide) -> LayerData:

@@ -1,7 +1,8 @@
 """Open an image of any size as levels and read one region of it.
 
-The format is told by the file's first bytes, never by its name alone. Small untiled images are
-decoded once and held; tiled ones are read tile by tile.
+The format is told by the file's first bytes, never by its name alone; only the formats that
+OpenSlide reads, some of which are TIFF inside, are told by name. A folder is OME-Zarr. Small
+untiled images are decoded once and held; tiled ones are read tile by tile.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import MissingFileError, UnreadableImageError
 from napari_cellpath.slides.damage import reading, too_large, unreadable
-from napari_cellpath.slides.planes import ArrayPlane, Opened
+from napari_cellpath.slides.planes import ArrayPlane, Box, Opened
 
 DEFAULT_MEMORY_BUDGET = 2 << 30
 """Bytes an image may claim when it has to be decoded at once, and a region when it is read."""
+
+OPENSLIDE_SUFFIXES = frozenset({
+    ".mrxs", ".ndpi", ".vms", ".vmu", ".scn", ".bif", ".svslide", ".czi", ".dcm",
+})  # fmt: skip
+"""What is read through OpenSlide, by the file's name."""
 
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -69,6 +75,7 @@ class Slide:
         self.path = path
         self._planes = opened.planes
         self._close = opened.close
+        self._decoded = opened.decoded
         self._budget = memory_budget_bytes
         self._lock = threading.Lock()
         self._closed = False
@@ -104,8 +111,19 @@ class Slide:
         plane = self._planes[0]
         return plane.pixels if isinstance(plane, ArrayPlane) else None
 
+    @property
+    def decoded_pixels(self) -> int:
+        """Pixels decoded since it was opened, one decoded twice counting twice."""
+        return self._decoded()
+
     def read_region(
-        self, row: int, col: int, height: int, width: int, level: int = 0
+        self,
+        row: int,
+        col: int,
+        height: int,
+        width: int,
+        level: int = 0,
+        damaged: list[Box] | None = None,
     ) -> NDArray[np.uint8]:
         """Read one region.
 
@@ -117,6 +135,9 @@ class Slide:
             Size in pixels of ``level``.
         level
             Index into `levels`.
+        damaged
+            Where given, tiles that cannot be decoded are zero instead of an error, and their
+            boxes (pixels of ``level``) are added to it.
 
         Returns
         -------
@@ -146,7 +167,7 @@ class Slide:
         if row0 < row1 and col0 < col1:
             with reading(self.path):
                 region[row0 - row : row1 - row, col0 - col : col1 - col] = plane.window(
-                    row0, row1, col0, col1
+                    row0, row1, col0, col1, damaged
                 )
         return region
 
@@ -187,7 +208,9 @@ def sniff(path: str | os.PathLike[str]) -> str | None:
 def open_slide(
     path: str | os.PathLike[str], *, memory_budget_bytes: int = DEFAULT_MEMORY_BUDGET
 ) -> Slide:
-    """Open a PNG, JPEG, BMP or TIFF (also SVS, OME-TIFF, pyramids) as levels.
+    """Open a PNG, JPEG, BMP, TIFF (also SVS, OME-TIFF, pyramids) or OME-Zarr as levels.
+
+    Formats of other scanners (MRXS, NDPI ...) go through OpenSlide, an extra.
 
     Parameters
     ----------
@@ -211,7 +234,13 @@ def open_slide(
         if not file.exists():
             raise MissingFileError(f"{file} does not exist.")
         if file.is_dir():
-            raise unreadable(file.name, "it is a folder")
+            from napari_cellpath.slides.ome_zarr import open_ome_zarr
+
+            return Slide(file, open_ome_zarr(file, memory_budget_bytes), memory_budget_bytes)
+        if file.suffix.lower() in OPENSLIDE_SUFFIXES:
+            from napari_cellpath.slides.openslide import open_openslide
+
+            return Slide(file, open_openslide(file), memory_budget_bytes)
         form = sniff(file)
         if form is None:
             reason = "not PNG, JPEG, BMP or TIFF"

@@ -23,7 +23,7 @@ from napari_cellpath.core.errors import UnreadableImageError
 from napari_cellpath.slides.convert import Range, range_holding, range_note, to_rgb8
 from napari_cellpath.slides.damage import too_large, unreadable
 from napari_cellpath.slides.pixel_size import stated_mpp
-from napari_cellpath.slides.planes import ArrayPlane, Opened, Plane
+from napari_cellpath.slides.planes import ArrayPlane, Box, Opened, Plane
 from napari_cellpath.slides.tiff_segments import JPEG, JPEG2000, SegmentCache, SegmentReader
 
 # tifffile logs what it then raises; without a handler Python would print it a second time.
@@ -32,6 +32,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())
 _MAX_DIRECTORIES = 4096
 _MAX_CANDIDATES = 64
 _MAX_SCANNED_PIXELS = 1 << 28
+_MAX_CACHE_BYTES = 256 << 20
 _SUPPORTED = JPEG | JPEG2000 | {1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 50000, 50001}
 _GREY, _RGB, _PALETTE, _YCBCR = (0, 1), 2, 3, 6
 
@@ -53,9 +54,11 @@ class TiffPlane:
         """The file's tile."""
         return self._reader.tile
 
-    def window(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[np.uint8]:
+    def window(
+        self, row0: int, row1: int, col0: int, col1: int, damaged: list[Box] | None = None
+    ) -> NDArray[np.uint8]:
         """uint8 RGB of a window inside the plane."""
-        return self._conversion.rgb(self._reader.window(row0, row1, col0, col1))
+        return self._conversion.rgb(self._reader.window(row0, row1, col0, col1, damaged))
 
 
 class _Conversion:
@@ -138,6 +141,9 @@ def _levels(tif: tifffile.TiffFile, name: str, directories: int, budget: int) ->
     readers = [SegmentReader(page, name, cache, number) for number, page in enumerate(pages)]
     conversion = _Conversion(base, name)
     height, width = readers[0].shape
+    # A row of tiles over the whole width, so that strips lower than a tile decode it once.
+    row_bytes = max(r.segment_bytes * -(-r.shape[1] // r.tile[1]) for r in readers)
+    cache.max_bytes = max(cache.max_bytes, min(row_bytes * 5 // 4, _MAX_CACHE_BYTES))
     if not base.is_tiled:
         per_pixel = readers[0].samples * readers[0].dtype.itemsize
         needed = height * width * max(3, per_pixel)
@@ -179,7 +185,7 @@ def _levels(tif: tifffile.TiffFile, name: str, directories: int, budget: int) ->
         cache.clear()
         tif.close()
 
-    return Opened(tuple(planes), mpp, tuple(notes), held, close)
+    return Opened(tuple(planes), mpp, tuple(notes), held, close, lambda: cache.decoded_pixels)
 
 
 def _directories(stream: IO[bytes], name: str) -> Iterator[int]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.core.errors import UnreadableImageError
+from napari_cellpath.slides.planes import Box
 
 JPEG = frozenset({6, 7, 34892, 33007})
 JPEG2000 = frozenset({33003, 33004, 33005, 34712})
@@ -30,6 +31,7 @@ class SegmentCache:
         self._bytes = 0
         self._held: OrderedDict[tuple[int, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
+        self.decoded_pixels = 0
         # All levels share the file handle too; tifffile's own lock is a dummy by default.
         self.file_lock = threading.Lock()
 
@@ -54,6 +56,11 @@ class SegmentCache:
             while self._bytes > self.max_bytes:
                 _, dropped = self._held.popitem(last=False)
                 self._bytes -= dropped.nbytes
+
+    def count(self, pixels: int) -> None:
+        """Note that so many pixels have been decoded."""
+        with self._lock:
+            self.decoded_pixels += pixels
 
     def clear(self) -> None:
         """Drop everything."""
@@ -115,8 +122,14 @@ class SegmentReader:
         samples = 1 if self._planar else self.samples
         return self.tile[0] * self.tile[1] * samples * self.dtype.itemsize
 
-    def window(self, row0: int, row1: int, col0: int, col1: int) -> NDArray[Any]:
-        """Pixels of a window inside the page, (row1-row0, col1-col0, samples)."""
+    def window(
+        self, row0: int, row1: int, col0: int, col1: int, damaged: list[Box] | None = None
+    ) -> NDArray[Any]:
+        """Pixels of a window inside the page, (row1-row0, col1-col0, samples).
+
+        With a list for ``damaged``, segments that cannot be decoded stay zero and their boxes,
+        clipped to the page, are added to it.
+        """
         high, wide = self.tile
         out = np.zeros((row1 - row0, col1 - col0, self.samples), self.dtype)
         planes = self.samples if self._planar else 1
@@ -125,10 +138,20 @@ class SegmentReader:
             for down in range(row0 // high, -(-row1 // high)):
                 for across in range(col0 // wide, -(-col1 // wide)):
                     index = (plane * self._down + down) * self._across + across
-                    segment = self._segment(index)
+                    top, left = down * high, across * wide
+                    try:
+                        segment = self._segment(index)
+                    except Exception:  # decoders raise far more than they document
+                        if damaged is None:
+                            raise
+                        bottom, right = (
+                            min(top + high, self.shape[0]),
+                            min(left + wide, self.shape[1]),
+                        )
+                        damaged.append((top, left, bottom, right))
+                        continue
                     if segment is None:
                         continue  # a sparse tile: never written, zero by the specification
-                    top, left = down * high, across * wide
                     r0, r1 = max(row0, top), min(row1, top + segment.shape[0])
                     c0, c1 = max(col0, left), min(col1, left + segment.shape[1])
                     if r0 < r1 and c0 < c1:
@@ -155,6 +178,7 @@ class SegmentReader:
         if decoded is None:
             return None
         segment = decoded.reshape(decoded.shape[-3:])
+        self._cache.count(segment.shape[0] * segment.shape[1])
         if self.page.compression == 33003:
             segment = _rgb_of_ycbcr(segment)
         self._cache.put(key, segment)

@@ -19,6 +19,7 @@ from napari_cellpath.core.errors import MissingFileError
 from napari_cellpath.core.requests import FileImage, Image, MemoryImage, PixelWindow
 from napari_cellpath.slides.convert import channels_of, dtype_range, to_rgb8
 from napari_cellpath.slides.damage import reading
+from napari_cellpath.slides.ome_zarr import metadata_file
 from napari_cellpath.slides.slide import DEFAULT_MEMORY_BUDGET, Slide, open_slide
 
 COLOUR_PIXELS = 4096
@@ -59,7 +60,7 @@ class OpenSlides:
         if not file.exists():
             raise MissingFileError(f"{file} does not exist.")
         with reading(file):
-            status = file.stat()
+            status = (file if file.is_file() else metadata_file(file) or file).stat()
         key = (os.path.realpath(file), status.st_mtime_ns, status.st_size)
         with self._lock:
             place = self._places.setdefault(key, _Place())
@@ -102,6 +103,17 @@ class OpenSlides:
 
 
 _open_slides = OpenSlides()
+
+
+def slide_of(image: FileImage) -> Slide:
+    """The open slide of a file, kept open for the next caller.
+
+    Raises
+    ------
+    CellpathError
+        See `open_slide`.
+    """
+    return _open_slides.get(image.path)
 
 
 def image_shape(image: Image) -> tuple[int, int]:

@@ -32,7 +32,9 @@ def load_network(folder: Path | str) -> tuple[Any, ModelInfo]:
         raise ModelError(f"{folder}: {error}") from None
     except TypeError as error:
         raise ModelError(f"{folder}: arguments of {info.architecture}: {error}.") from None
-    load_weights(network, read_tensors(folder), str(folder))
+    beside: tuple[str, ...] = getattr(network, "beside", ())  # arrays that fill no network
+    tensors = {k: v for k, v in read_tensors(folder).items() if not k.startswith(beside)}
+    load_weights(network, tensors, str(folder))
     return network.eval(), info
 
 

@@ -102,14 +102,16 @@ class Forward(Protocol):
 class SystemEntry:
     """Where a system's two halves live, as ``module:name``, imported when first needed.
 
-    ``n_classes`` is what its paper tells apart, and ``input`` what its networks take, as
-    ``models show`` says it of an architecture without weights.
+    ``n_classes`` is what its paper tells apart (``classes_of`` an architecture, where that is
+    another number), and ``input`` what its networks take, as ``models show`` says it of an
+    architecture without weights.
     """
 
     plan: str
     predictor: str
     architectures: Mapping[str, str] = field(default_factory=dict)
     n_classes: int = 2
+    classes_of: Mapping[str, int] = field(default_factory=dict)
     input: Mapping[str, Any] = field(default_factory=dict)
 
 

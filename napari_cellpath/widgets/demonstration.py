@@ -23,7 +23,9 @@ from napari_cellpath.samples.scene import Scene, demo_scene, generated_field
 from napari_cellpath.widgets.demonstrating import rows_by_command, settle, until
 from napari_cellpath.widgets.hep2_demonstration import find_and_classify
 from napari_cellpath.widgets.nuclei import NucleiDock
+from napari_cellpath.widgets.red_cell_demonstration import detect_and_flip
 from napari_cellpath.widgets.search import Where
+from napari_cellpath.widgets.tissue_demonstration import segment_tissue
 
 CANVAS = 800.0  # pixels, about, of the window's shorter side
 
@@ -90,6 +92,8 @@ def run_demonstration(
     }
     report |= _find_and_explain(viewer, dock, out)
     report["hep2"] = find_and_classify(out)
+    report["rbc"] = detect_and_flip(out)
+    report["tissue"] = segment_tissue(out)
     report["lines"] = _lines(report, scene, out)
     if keep_open:
         napari.run()
@@ -189,8 +193,10 @@ def _lines(report: dict[str, Any], scene: Scene, out: Path) -> list[str]:
         f"{report['found']} nuclei found in a generated field of {report['nuclei_in_field']} in "
         f"{report['searched_s']} s; {report['with_a_proposal_within_4_um']} have one within 4 um.",
         *report["hep2"]["lines"],
+        *report["rbc"]["lines"],
+        *report["tissue"]["lines"],
         f"Screenshots, tables and report: {out}/scored-nuclei.png, found-nuclei.png, "
-        "show-why.png, hep2-patterns.png, nuclei.csv, found-nuclei.csv, hep2-cells.csv, "
-        "report.json.",
+        "show-why.png, hep2-patterns.png, red-cells.png, tissue.png, nuclei.csv, "
+        "found-nuclei.csv, hep2-cells.csv, red-cells.csv, report.json.",
         RESEARCH_ONLY,
     ]

@@ -151,6 +151,10 @@ class Inquiry:
         source = self._sources.get(image) if image is not None else None
         return source.with_mpp(self._mpp_of_user.get(image)) if source and image else None
 
+    def stated(self, image: Image) -> Source | None:
+        """What is read for an image, with the pixel size that it states itself, if any."""
+        return self._sources.get(image)
+
     def refusal(self, image: Image | None) -> str:
         """Why an image cannot be read; empty if it can, or is not known yet."""
         return self._refused.get(image, "") if image is not None else ""
@@ -245,10 +249,15 @@ class Inquiry:
         self.changed.emit()
 
     def send(
-        self, kind: str, title: str, request: Any, done: Callable[[Sequence[Any], bool], None]
+        self,
+        kind: str,
+        title: str,
+        request: Any,
+        done: Callable[[Sequence[Any], bool], None],
+        some: Callable[[Sequence[Any]], None] | None = None,
     ) -> None:
-        """Ask for something that answers once, at its end (see `Errands.send`)."""
-        self.errands.send(kind, title, request, done)
+        """Ask for something that is about no object of a table (see `Errands.send`)."""
+        self.errands.send(kind, title, request, done, some)
         self.changed.emit()
 
     def _submit(self, request: Any) -> Job:

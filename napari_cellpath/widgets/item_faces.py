@@ -79,6 +79,10 @@ class ItemFaces:
             text = "not assessable" if facts.flagged[row] else "no score"
         else:
             text = f"{score:.2f} stale" if stale else f"{score:.2f}"
+        if deck.several:  # what it holds says more than a number, which the disc's colour tells
+            pile, at = deck.pile_of(row)
+            frame = "" if stale else pile.tint(at)
+            text = str(facts.standing[row]) or text
         return Tile(
             picture, frame, text, score, bool(facts.doubtful[row]), bool(facts.flagged[row]),
             not facts.seen[row], number if number <= MOST_CLASSES else 0,
@@ -96,7 +100,8 @@ class ItemFaces:
         score = float(facts.score[row])
         parts = [str(facts.call[row]) or "no call"]
         if not np.isnan(score):
-            parts.append(f"score {score:.3f} ± {float(facts.std[row]):.3f}")
+            spread = float(facts.std[row])
+            parts.append(f"score {score:.3f}" + ("" if np.isnan(spread) else f" ± {spread:.3f}"))
         parts += ["doubtful"] if facts.doubtful[row] else []
         parts += ["stale"] if facts.stale[row] else []
         parts += [f"you say {facts.label[row]}"] if facts.label[row] else []

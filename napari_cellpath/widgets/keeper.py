@@ -7,35 +7,31 @@ of their own (`project.unsaved`), so nothing is ever lost.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from napari.layers import Image
+from napari.layers import Image, Labels
 from napari.utils.notifications import show_error, show_info, show_warning
 from psygnal import Signal
 
-from napari_cellpath.bridge import conventions
+from napari_cellpath.bridge import conventions, painting
+from napari_cellpath.bridge.kinds import NUCLEI
+from napari_cellpath.bridge.kinds import Kind as ObjectKind
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.recording import ObjectRecorder
 from napari_cellpath.bridge.sources import Source
-from napari_cellpath.core.errors import CellpathError, ProjectError
-from napari_cellpath.core.requests import FileImage
+from napari_cellpath.bridge.tissue import Piece
+from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.project import Event, Project, Undone, exchange, unsaved
-from napari_cellpath.project.exchange import Format
-from napari_cellpath.project.images import add_image, all_images, image_facts
+from napari_cellpath.project import Event, Project, Undone, unsaved
+from napari_cellpath.project.painted import raster_name
+from napari_cellpath.project.state import Raster
 from napari_cellpath.widgets.areas import Areas
 from napari_cellpath.widgets.door import Door
-from napari_cellpath.widgets.project_words import undone, words_for
+from napari_cellpath.widgets.exchanging import image_to_open, know, take_in, write_out
+from napari_cellpath.widgets.project_words import complete_words, undone, words_for
 
-FORMATS = {
-    ".geojson": Format.GEOJSON,
-    ".json": Format.COCO,
-    ".csv": Format.CSV,
-    ".tif": Format.LABELS,
-    ".tiff": Format.LABELS,
-}
-"""Format of an exported file by its ending."""
 _keepers: weakref.WeakKeyDictionary[Any, Keeper] = weakref.WeakKeyDictionary()
 
 
@@ -156,36 +152,72 @@ class Keeper:
             )
             return
         try:
-            _know(project, source, objects.shape)
+            know(project, source, objects.shape)
             self._recorders[objects] = ObjectRecorder(objects, project, source.key)
         except CellpathError as error:
             self.told.emit("error", str(error))
         self.changed.emit()
 
-    def mark_complete(self, viewer: Any, image: Image, source: Source | None) -> None:
-        """Let the user draw rectangles in which everything is marked."""
+    def mark_complete(
+        self, viewer: Any, image: Image, source: Source | None, kind: ObjectKind | None = NUCLEI
+    ) -> None:
+        """Let the user draw rectangles in which everything of a kind is marked; None: painted."""
+        system = System.HSPNET if kind is None else kind.system
+
+        def ready(project: Project, source: Source) -> Any:
+            return self._areas.ready(viewer, image, project, source, system)
+
+        layer = self._drawing_on(image, source, ready)
+        if layer is not None:
+            viewer.layers.selection.active = layer
+            layer.mode = "add_rectangle"
+            self.told.emit("info", complete_words(system))
+
+    def ready_to_paint(
+        self, viewer: Any, image: Image, source: Source | None, window: painting.Box,
+        names: Sequence[str], colours: Sequence[str],
+    ) -> Labels | None:  # fmt: skip
+        """The layer to paint classes on, over a window of an image; None where it cannot be."""
+
+        def ready(project: Project, source: Source) -> Any:
+            args = viewer, image, project, source, window, names, colours
+            return self._areas.ready_to_paint(*args)
+
+        return self._drawing_on(image, source, ready)
+
+    def _drawing_on(
+        self, image: Image, source: Source | None, ready: Callable[[Project, Source], Any]
+    ) -> Any:
+        """What ``ready`` gives, once the project knows the image; None where it cannot be."""
         project = self._ready()
         if project is None or source is None or not source.key:
             self.told.emit("warning", f"'{image.name}' is still being read; try again.")
-            return
+            return None
         try:
-            _know(project, source, conventions.image_shape(image))
-            layer = self._areas.ready(viewer, image, project, source)
+            know(project, source, conventions.image_shape(image))
+            return ready(project, source)
         except CellpathError as error:
             self.told.emit("error", str(error))
-            return
-        viewer.layers.selection.active = layer
-        layer.mode = "add_rectangle"
-        self.told.emit(
-            "info",
-            "Draw rectangles in which every nucleus is marked: what is unmarked there counts as "
-            "no nucleus.",
-        )
+            return None
 
-    def show_areas(self, viewer: Any, image: Image, source: Source | None) -> None:
-        """Draw the rectangles that the project holds of an image, if there are any."""
+    def paint(self, source: Source, pieces: Sequence[Piece]) -> bool:
+        """Paint windows of a known image as one gesture; whether that changed anything."""
+        if self.project is None:
+            return False
+        done = self._areas.paint(self.project, source.key, pieces)
+        self.changed.emit()
+        return done is not None
+
+    def painted(self, source: Source | None) -> Raster | None:
+        """What was painted over an image; None for nothing."""
+        if self.project is None or source is None:
+            return None
+        return self.project.state.rasters.get(raster_name(source.key))
+
+    def show_areas(self, viewer: Any, image: Image, source: Source | None, system: System) -> None:
+        """Show a system's rectangles and painted classes that the project holds of an image."""
         if self.project is not None and source is not None:
-            self._areas.show(viewer, image, self.project, source)
+            self._areas.show(viewer, image, self.project, source, system)
 
     def _begin(self) -> None:
         if self._refused:
@@ -273,6 +305,7 @@ class Keeper:
         image: Image,
         source: Source | None,
         system: System = System.DEEPPAP,
+        classes: Sequence[str] = (),
     ) -> None:
         """Take annotations of an image in from a file; they can be undone like any edit."""
         project = self._ready()
@@ -280,38 +313,25 @@ class Keeper:
             self.told.emit("warning", f"'{image.name}' is still being read; try again.")
             return
         try:
-            _know(project, source, conventions.image_shape(image))
+            know(project, source, conventions.image_shape(image))
             self._ready()  # its layer of objects is the project's now
-            facts = image_facts(project, source.key)
-            taken = exchange.import_file(project, path, image=facts, system=system)
+            said = take_in(project, path, source, system, classes)
         except CellpathError as error:
             self.told.emit("error", str(error))
             return
         if project.last_event is not None:
             self._replay([project.last_event])
-        self.told.emit(
-            "info", f"{path.name}: {taken.added:,} added, {taken.changed:,} changed, "
-            f"{taken.same:,} as they were.",
-        )  # fmt: skip
+        self.told.emit("info", said)
         self.changed.emit()
 
-    def export_file(self, path: Path, source: Source | None) -> None:
+    def export_file(
+        self, path: Path, source: Source | None, system: System = System.DEEPPAP
+    ) -> None:
         """Write annotations: those of an image where the format holds one, else all."""
-        form = FORMATS.get(path.suffix.lower())
         try:
-            if self.project is None:
-                raise ProjectError("There is nothing to export yet.")
-            if form is None:
-                raise ProjectError(
-                    f"{path.name}: the ending decides the format; {', '.join(FORMATS)} are known."
-                )
-            one = form in (Format.GEOJSON, Format.LABELS) and source is not None
-            image = image_facts(self.project, source.key) if one and source else None
-            count = exchange.export_file(self.project, path, form, image=image)
+            self.told.emit("info", write_out(self.project, path, source, system))
         except CellpathError as error:
             self.told.emit("error", str(error))
-            return
-        self.told.emit("info", f"{count:,} objects written to {path}.")
 
     def _switch(self, project: Project, *, same: bool = False) -> None:
         """Turn to another project, or (``same``) to this one under another name."""
@@ -329,24 +349,15 @@ class Keeper:
             objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
             objects.happened.connect(self._on_first_gesture)
         self._ready()
-        for layer, image in areas.items():
-            if not same:
-                layer.data = []
-            self._areas.record(layer, project, image)
+        self._areas.take_over(areas, project, same=same)
         if stays and old is not None:
             words = words_for({n.kind.system for n in recorded})[1]
             self.told.emit("info", f"{stays:,} {words} that were shown stay in {old.folder.name}.")
         self.changed.emit()
         self.switched.emit()
-        self._offer_image(project)
-
-    def _offer_image(self, project: Project) -> None:
-        """Open the image that was worked on last, unless one of the project's is open."""
-        images = {i.key: i for i in all_images(project)}
-        if not images or any(s.key in images for s in self._known.values()):
-            return
-        latest = next((o["image"] for o in reversed(project.state.objects.values())), None)
-        self.image_found.emit(images.get(latest, next(iter(images.values()))))
+        wanted = image_to_open(project, {source.key for source in self._known.values()})
+        if wanted is not None:
+            self.image_found.emit(wanted)
 
     def _take(self, project: Project) -> None:
         self.project = project
@@ -377,18 +388,8 @@ class Keeper:
         self.changed.emit()
 
     def _replay(self, events: list[Event]) -> int:
-        recorders = (*self._recorders.values(), *self._areas.recorders.values())
-        return sum(recorder.replay(events) for recorder in recorders)
-
-
-def _know(project: Project, source: Source, shape: tuple[int, int]) -> None:
-    """Make an image known to a project."""
-    image = source.image
-    named = isinstance(image, FileImage)
-    add_image(
-        project, source.key, Path(image.path).name if named else image.name, shape,
-        path=image.path if named else "", mpp=source.mpp,
-    )  # fmt: skip
+        shown = sum(recorder.replay(events) for recorder in self._recorders.values())
+        return shown + self._areas.replay(events)
 
 
 def _notify(severity: str, sentence: str) -> None:

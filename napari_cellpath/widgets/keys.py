@@ -80,9 +80,15 @@ class KeySheet(QDialog):
     """The shortcuts on one sheet, with the classes by name."""
 
     def __init__(
-        self, classes: Sequence[str], kind: Kind | None = None, parent: QWidget | None = None
+        self,
+        classes: Sequence[str],
+        kind: Kind | None = None,
+        parent: QWidget | None = None,
+        *,
+        several: bool = False,
     ) -> None:
         super().__init__(parent)
+        several |= kind is not None and kind.several
         title, note_text = self.words(kind)
         self.setWindowTitle(title)
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
@@ -92,7 +98,7 @@ class KeySheet(QDialog):
         grid.setHorizontalSpacing(18)
         grid.setVerticalSpacing(6)
         layout.addLayout(grid)
-        for row, (key, does) in enumerate(self.lines(classes)):
+        for row, (key, does) in enumerate(self.lines(classes, several)):
             shown = QLabel(f"<b>{key}</b>")
             shown.setTextFormat(Qt.TextFormat.RichText)
             grid.addWidget(shown, row, 0)
@@ -109,17 +115,42 @@ class KeySheet(QDialog):
         return f"Keys on the {many} layer", f"They work while a {many} layer is the active layer."
 
     @staticmethod
-    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+    def lines(classes: Sequence[str], several: bool = False) -> list[tuple[str, str]]:
         """Key and meaning of every shortcut that does something with these classes."""
         lines = []
         for shortcut in SHORTCUTS:
             if shortcut.action.startswith("class_"):
                 number = int(shortcut.action.removeprefix("class_"))
                 if number <= len(classes):
-                    lines.append((shortcut.shown, f"The selected are “{classes[number - 1]}”"))
+                    name = classes[number - 1]
+                    does = f"Flip “{name}” of the selected" if several else ""
+                    lines.append((shortcut.shown, does or f"The selected are “{name}”"))
             else:
                 lines.append((shortcut.shown, shortcut.does))
         return [*lines, ("Delete", "Forget the selected"), (SHEET_KEY, "This sheet")]
+
+
+class PaintKeySheet(KeySheet):
+    """The keys of tissue layers and of what is painted on them."""
+
+    @staticmethod
+    def words(_kind: Kind | None) -> tuple[str, str]:
+        """Title, and when the keys work."""
+        return "Keys on tissue", "They work while a tissue or painted layer is the active layer."
+
+    @staticmethod
+    def lines(classes: Sequence[str], several: bool = False) -> list[tuple[str, str]]:
+        """Key and meaning of every shortcut."""
+        return [
+            (shortcut_of("run"), "Segment what is chosen"),
+            *((f"Alt+{n}", f"Take the brush with “{c}”") for n, c in _numbered(classes)),
+            (shortcut_of("accept"), "What the model says of what is in view becomes your word"),
+            (shortcut_of("undo"), "Take the last stroke back"),
+            (shortcut_of("redo"), "Make the stroke that was undone again"),
+            ("[ and ]", "Smaller and larger brush"),
+            ("Space", "Held: move the image"),
+            (SHEET_KEY, "This sheet"),
+        ]
 
 
 class GalleryKeySheet(KeySheet):
@@ -131,10 +162,11 @@ class GalleryKeySheet(KeySheet):
         return "Keys in the gallery", "They work while the gallery has the keyboard: click a tile."
 
     @staticmethod
-    def lines(classes: Sequence[str]) -> list[tuple[str, str]]:
+    def lines(classes: Sequence[str], several: bool = False) -> list[tuple[str, str]]:
         """Key and meaning of everything the gallery listens to."""
+        does = "Flip “%s” of the selected ones" if several else "Selected ones are “%s”"
         return [
-            *((str(n), f"Selected ones are “{c}”") for n, c in _numbered(classes)),
+            *((str(n), does % c) for n, c in _numbered(classes)),
             ("0, Backspace", "Take the label of the selected ones back"),
             ("Shift+A", "Agree with all calls on this page"),
             ("Ctrl+Z, Ctrl+Shift+Z", "Take the last edit back; make it again"),

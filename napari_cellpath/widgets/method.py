@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from napari_cellpath.bridge.columns import Scheme
-from napari_cellpath.core.requests import CellBox, Image, Nucleus, NucleusRequest, PatternRequest
-from napari_cellpath.core.vocabulary import Average, Border, Channel, Preset
+from napari_cellpath.bridge.red_cells import RegionScheme
+from napari_cellpath.core.requests import (
+    CellBox,
+    Image,
+    LabelRegionsRequest,
+    Nucleus,
+    NucleusRequest,
+    PatternRequest,
+    SegmentRequest,
+)
+from napari_cellpath.core.vocabulary import (
+    Average,
+    Blend,
+    Border,
+    Channel,
+    Fit,
+    Preset,
+    RegionMode,
+)
 from napari_cellpath.models import ModelEntry
 from napari_cellpath.systems.hep2.cells import CellInput
+from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2
+from napari_cellpath.systems.rbc.boxes import RegionInput
+from napari_cellpath.systems.rbc.verdict import Verdict
 
 CELL_BAND = 0.2
 """Patterns that lead the next by no more than this are doubtful."""
@@ -147,3 +167,90 @@ class CellMethod(Chosen):
         return PatternRequest(
             image, tuple(cells), str(self.entry.folder), channel=self.channel, average=self.average
         )
+
+
+@dataclass(frozen=True)
+class TissueMethod(Chosen):
+    """Model, mode, blend and stride decide the classes of a region; the rest only reads them.
+
+    ``stride`` None is the model's own. ``smallest`` is the area in mm2 below which
+    a lesion does not make its class the worst grade.
+    """
+
+    mode: RegionMode = RegionMode.EXACT
+    blend: Blend = Blend.RBF
+    stride: int | None = None
+    probabilities: bool = False
+    skip_empty: bool = False
+    smallest: float = LEAST_LESION_MM2
+
+    def with_changes(self, **changes: Any) -> TissueMethod:
+        """Another method; another model has a stride of its own."""
+        if "entry" in changes:
+            changes.setdefault("stride", None)
+        return replace(self, **changes)
+
+    def request(
+        self,
+        image: Image,
+        store: str,
+        region: tuple[int, int, int, int] | None,
+        polygon: Sequence[tuple[float, float]] = (),
+    ) -> SegmentRequest:
+        """The request that segments this region into a store."""
+        if self.entry is None:
+            raise ValueError("no model was chosen")
+        return SegmentRequest(
+            image, str(self.entry.folder), store, region, tuple(polygon),
+            None if self.blend is Blend.NONE else self.stride, self.blend, self.mode,
+            self.probabilities, self.skip_empty, first_estimate=True,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RegionMethod(Chosen):
+    """Model and fit decide what regions hold; the review band only reads how clear that is.
+
+    ``verdict`` is how the model's probabilities are read, None until its folder was looked into.
+    """
+
+    fit: Fit = Fit.MODEL
+    band: float = 0.15
+    verdict: Verdict | None = field(default=None, compare=False)
+
+    def with_changes(self, **changes: Any) -> RegionMethod:
+        """Another method; with another model comes its review band."""
+        changed = replace(self, **changes)
+        if "entry" not in changes or changed.entry is None:
+            return changed
+        return replace(changed, band=changed.entry.info.review_band, verdict=None)
+
+    def scheme(self, _mpp: float | None) -> RegionScheme:
+        """How regions are read; the box decides what the network sees, not the pixel size."""
+        if self.entry is None:
+            return RegionScheme(band=self.band)
+        info, verdict = self.entry.info, self.verdict
+        return RegionScheme(
+            model=self.entry.name,
+            classes=self.classes,
+            colours=self.colours,
+            abnormal=tuple(c.abnormal for c in info.classes),
+            threshold=info.threshold,
+            band=self.band,
+            settings=(self.entry.label, str(self._fit)),
+            thresholds=() if verdict is None else tuple(verdict.thresholds.tolist()),
+            judge=None if verdict is None else verdict.probability_of_abnormal,
+        )
+
+    @property
+    def _fit(self) -> Fit:
+        """The fit in effect: equal answers are equal, whoever chose how to look."""
+        if self.fit is not Fit.MODEL or self.entry is None:
+            return self.fit
+        return RegionInput.of(self.entry.info.input, self.entry.name).fit
+
+    def request(self, image: Image, boxes: Sequence[CellBox]) -> LabelRegionsRequest:
+        """The request that tells what these boxes hold."""
+        if self.entry is None:
+            raise ValueError("no model was chosen")
+        return LabelRegionsRequest(image, tuple(boxes), str(self.entry.folder), self.fit)

@@ -49,7 +49,24 @@ def measured(info: ModelInfo) -> str:
         cells = f" on {report['n']} cells" if report.get("n") else ""
         numbers = ", ".join([_measure(report).removesuffix(cells), *more])
         return f"measured accuracy {numbers},{cells} {_NAMES.get(place, f'({place})')}"
-    return "accuracy not measured"
+    return _of_types(info) or "accuracy not measured"
+
+
+def _of_types(info: ModelInfo) -> str:
+    """How well a model tells several types of one region; empty where it was not measured."""
+    for place in _FIRST:
+        report = info.metrics.get(place, {})
+        regions = report.get("regions", {}) if isinstance(report, Mapping) else {}
+        if not isinstance(regions, Mapping) or not isinstance(regions.get("macro_auc"), float):
+            continue
+        exact = regions.get("exact_match")
+        more = f", all types right {exact:.2f}" if isinstance(exact, float) else ""
+        detector = report.get("detector", {})
+        found = detector.get("ap") if isinstance(detector, Mapping) else None
+        more += f"; detector AP {found:.2f}" if isinstance(found, float) else ""
+        where = f"on {regions.get('n', 0):,} regions {_NAMES[place]}"
+        return f"measured macro AUC of the types {regions['macro_auc']:.2f}{more}, {where}"
+    return ""
 
 
 def tip(entry: ModelEntry) -> str:

@@ -152,17 +152,45 @@ class CorrectSection(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(SPACING)
-        layout.addWidget(quiet("Correct the selected · Alt + number"))
+        self.heading = quiet("Correct the selected · Alt + number")
+        layout.addWidget(self.heading)
         self._grid = QGridLayout()
         self._grid.setSpacing(SPACING)
         layout.addLayout(self._grid)
         self.accept = QPushButton(f"Accept calls   {shortcut_of('accept')}")
         self.accept.setToolTip("Take the calls of the selected ones as your own word.")
         self.accept.clicked.connect(self.accept_requested)
-        layout.addWidget(self.accept)
+        self._row = QHBoxLayout()
+        self._row.setSpacing(SPACING)
+        self._row.addWidget(self.accept, 1)
+        layout.addLayout(self._row)
         self.buttons: list[QPushButton] = []
         self._names: tuple[str, ...] = ()
-        self._counts: list[int] = []
+        self._counts: list[int | str] = []
+        self._tip = "Correct the selected ones to “{}”"
+
+    def for_painting(self, heading: str, tip: str, accept: str, accept_tip: str) -> None:
+        """Let the buttons choose what is on a brush; the one chosen stays pressed.
+
+        ``tip`` is that of a class's button, with ``{}`` for its name.
+        """
+        self.heading.setText(heading)
+        self._tip = tip
+        self.accept.setText(f"{accept}   {shortcut_of('accept')}")
+        self.accept.setToolTip(accept_tip)
+
+    def add_button(self, text: str, tip: str) -> QPushButton:
+        """Add a button beside accept."""
+        button = QPushButton(text)
+        button.setToolTip(tip)
+        self._row.addWidget(button)
+        return button
+
+    def set_chosen(self, name: str) -> None:
+        """Show which class was chosen; empty for none."""
+        for button, own in zip(self.buttons, self._names, strict=True):
+            button.setCheckable(True)
+            button.setChecked(own == name)
 
     def set_classes(self, names: Sequence[str], colours: Sequence[str]) -> None:
         """Make a button for each class, in the model's order."""
@@ -176,9 +204,7 @@ class CorrectSection(QWidget):
         for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
             button = QPushButton(swatch(colour), "")
             key = shortcut_of(f"class_{number + 1}") if number < MOST_CLASSES else ""
-            button.setToolTip(
-                f"Correct the selected ones to “{name}”" + (f" ({key})" if key else "")
-            )
+            button.setToolTip(self._tip.format(name) + (f" ({key})" if key else ""))
             # A long class name must not widen the dock.
             button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             button.clicked.connect(lambda _=False, name=name: self.class_chosen.emit(name))
@@ -187,14 +213,15 @@ class CorrectSection(QWidget):
         self._counts = []
         self.set_counts([0] * len(self._names))
 
-    def set_counts(self, counts: Sequence[int]) -> None:
-        """Show how many objects stand in each class."""
+    def set_counts(self, counts: Sequence[int | str]) -> None:
+        """Show how many objects stand in each class, or how much of it there is in words."""
         if list(counts) == self._counts:
             return
         self._counts = list(counts)
         for number, (button, name) in enumerate(zip(self.buttons, self._names, strict=True)):
             digit = f"{number + 1}  " if number < MOST_CLASSES else ""
-            button.setText(f"{digit}{name} · {counts[number]}")
+            count = f" · {counts[number]}" if counts[number] != "" else ""
+            button.setText(f"{digit}{name}{count}")
 
     def set_active(self, active: bool) -> None:
         """Buttons act on a selection; without one they are off."""

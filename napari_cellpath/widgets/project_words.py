@@ -25,6 +25,20 @@ def words_for(systems: Iterable[System | str]) -> tuple[str, str]:
     return ("object", "objects") if kind is None else (kind.one, kind.many)
 
 
+def complete_words(system: System) -> str:
+    """What a person is told who draws *Complete here* rectangles."""
+    if system == System.HSPNET:
+        return (
+            "Draw rectangles in which every region is painted: what is unpainted there counts as "
+            "background."
+        )
+    one, _ = words_for([system])
+    return (
+        f"Draw rectangles in which every {one} is marked: what is unmarked there counts as no "
+        f"{one}."
+    )
+
+
 def undone(did: str, done: Undone, shown: int, project: Project | None) -> str:
     """What an undo or redo did.
 
@@ -45,8 +59,10 @@ def undone(did: str, done: Undone, shown: int, project: Project | None) -> str:
     one, many = words_for({facts.get("system", System.DEEPPAP) for facts in objects})
     if any(facts.get("complete") for facts in objects):
         one, many = "rectangle", "rectangles"
-    things = f"1 {one}" if len(changes) == 1 else f"{len(changes):,} {many}"
-    what = f"{did} {_WORDS[done.kind]} {things}."
+    things = f" 1 {one}" if len(changes) == 1 else f" {len(changes):,} {many}"
+    if done.event is not None and done.event.strokes and not changes:
+        things = ""  # a stroke of the brush is no object
+    what = f"{did} {_WORDS[done.kind]}{things}."
     if done.event is None:
         what = f"Nothing was undone: {_WORDS[done.kind]} was changed in another window since."
     elif done.left:

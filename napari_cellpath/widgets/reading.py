@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_cellpath.core.agreement import Agreement, agreement
+from napari_cellpath.core.annotations import joined, parted
 from napari_cellpath.core.doubt import ItemFacts, Order, Show, listed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.widgets.review_session import ReviewSession
@@ -96,12 +97,27 @@ class BlindReading:
         self._session.start(*self._before)
 
     def read(self, uids: Sequence[str], label: str) -> None:
-        """Note what the reader says of these; empty takes it back."""
+        """Note what the reader says of these; empty takes it back.
+
+        Where an item may be of several classes, this one is flipped.
+        """
+        deck = self._session.deck
+        if deck.several and label:
+            for uid in uids:
+                self._put([uid], self._flipped(self.mine.get(uid, ""), label))
+        else:
+            self._put(uids, label)
+
+    def _put(self, uids: Sequence[str], label: str) -> None:
         for uid in uids:
             self.mine.pop(uid, None)
             if label:
                 self.mine[uid] = label
         self._session.deck.record_reading(uids, self.reader, label)
+
+    def _flipped(self, text: str, label: str) -> str:
+        said = {*parted(text)} ^ {label}
+        return joined(name for name in self._session.deck.classes if name in said)
 
 
 def _nothing() -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 SEEN_AFTER = 1.0  # seconds on screen after which an item counts as seen
 SOON = 40  # ms in which news is gathered before it is shown
-NOTHING = "Nothing to review yet. Click or find cells with the Nuclei or HEp-2 dock first."
+NOTHING = "Nothing to review yet. Find or mark cells with one of the other docks first."
 NO_MATCH = "Nothing here matches what ‘Show’ asks for."
 FOLDED, OPEN = "▸  Blind second reading", "▾  Blind second reading"
 
@@ -238,7 +238,7 @@ class ReviewDock(Themed):
 
     def _show_classes(self) -> None:
         deck = self.session.deck
-        self.labels.set_classes(deck.classes, deck.colours)
+        self.labels.set_classes(deck.classes, deck.colours, several=deck.several)
         self.list.set_classes(deck.classes)
 
     @timed
@@ -330,7 +330,7 @@ class ReviewDock(Themed):
             self.session.deck.label(uids, label)
             return
         self.blind.read(uids, label)
-        if label and len(uids) == 1:
+        if label and len(uids) == 1 and not self.session.deck.several:
             self.gallery.step_on()
 
     @timed
@@ -354,7 +354,8 @@ class ReviewDock(Themed):
 
     def show_keys(self) -> None:
         """Show the keys of the gallery."""
-        GalleryKeySheet(self.session.deck.classes, parent=self).show()
+        deck = self.session.deck
+        GalleryKeySheet(deck.classes, parent=self, several=deck.several).show()
 
     @timed
     def _note_seen(self) -> None:

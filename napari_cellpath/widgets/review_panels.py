@@ -207,6 +207,7 @@ class LabelSection(QWidget):
         column.addLayout(row)
         self.buttons: list[QPushButton] = []
         self._names: tuple[str, ...] = ()
+        self._several = False
         self._shown: object = None
         for button in (self.agree, self.take_back, self.keys):
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # the gallery keeps the keyboard
@@ -214,10 +215,13 @@ class LabelSection(QWidget):
         self.take_back.clicked.connect(self.taken_back)
         self.keys.clicked.connect(self.keys_wanted)
 
-    def set_classes(self, names: Sequence[str], colours: Sequence[str]) -> None:
-        """Make a button for each class, in the model's order."""
-        if tuple(names) == self._names:
+    def set_classes(
+        self, names: Sequence[str], colours: Sequence[str], *, several: bool = False
+    ) -> None:
+        """Make a button for each class, in the model's order; ``several`` may hold at once."""
+        if (tuple(names), several) == (self._names, self._several):
             return
+        self._several = several
         for button in self.buttons:
             self._grid.removeWidget(button)
             button.hide()  # it lives on until Qt comes round to it
@@ -241,6 +245,8 @@ class LabelSection(QWidget):
         self.legend.setText(
             "Your reading of the selected · number key"
             if blind
+            else "Flip a type of the selected · number key · called / labelled"
+            if self._several
             else "Label the selected · number key · called / labelled"
         )
         for number, (button, name) in enumerate(zip(self.buttons, self._names, strict=True)):
@@ -252,7 +258,8 @@ class LabelSection(QWidget):
             called, labelled = counts[number]
             button.setText(f"{key}{name} · {called:,} / {labelled:,}")
             button.setToolTip(
-                f"Label the selected ones “{name}”. {called:,} are called so, "
+                f"{'Flip' if self._several else 'Label the selected ones'} “{name}”"
+                f"{' of the selected ones' if self._several else ''}. {called:,} are called so, "
                 f"{labelled:,} were labelled so."
             )
         self.agree.setVisible(not blind)

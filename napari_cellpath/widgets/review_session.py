@@ -16,6 +16,7 @@ from psygnal import Signal
 
 from napari_cellpath.backend import shared_backend
 from napari_cellpath.backend.job import Backend, JobEvent
+from napari_cellpath.bridge.conventions import layers_of
 from napari_cellpath.bridge.deck import Deck
 from napari_cellpath.bridge.review import ObjectReview, ReviewItems, items_of
 from napari_cellpath.bridge.sources import Source, Sources, prepare
@@ -23,11 +24,14 @@ from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.doubt import Order, Rows, Show, arranged, disagreement, listed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.results import CellFeatures
+from napari_cellpath.core.vocabulary import Role
 from napari_cellpath.widgets.door import Door
 from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.keeper import Keeper
 
 SMALLEST = 60.0  # the field round an item jumped to is at least so many screen pixels wide
+TELLING = (Role.MASKS, Role.FIELD_REGIONS, Role.EDITED)
+"""Layers beside the objects that show calls."""
 MOST_MIRRORED = 200  # a larger selection takes napari longer to highlight than it helps
 
 
@@ -400,11 +404,15 @@ class ReviewSession:
         Nor are they active: napari's layer controls show the colours of what was selected last.
         """
         layers = self.viewer.layers
-        hidden = [pile.layer for pile in self.deck.piles if pile.layer.visible]
+        under_review = [pile.layer for pile in self.deck.piles]
+        for pile in self.deck.piles:  # their colours are calls too
+            for role in TELLING:
+                under_review += layers_of(pile.image, role, layers)
+        hidden = [layer for layer in dict.fromkeys(under_review) if layer.visible]
         for layer in hidden:
             layer.visible = False
         was_active = layers.selection.active
-        if any(pile.layer is was_active for pile in self.deck.piles):
+        if was_active in under_review:
             layers.selection.active = self.deck.piles[0].image
 
         def show_again() -> None:

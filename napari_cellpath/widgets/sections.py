@@ -223,8 +223,8 @@ class MethodSection(QWidget):
         rows = form()
         rows.setContentsMargins(0, 4, 0, 2)
         inner.setLayout(rows)
-        self.threshold = _slider(0.01, 0.99)
-        self.band = _slider(0.0, 0.5)
+        self.threshold = slider(0.01, 0.99)
+        self.band = slider(0.0, 0.5)
         self.border = narrow(QComboBox())
         self.seed = QSpinBox()
         self.seed.setRange(0, 2**31 - 1)
@@ -295,9 +295,10 @@ class MethodSection(QWidget):
         self.preset_chosen.emit(str(self.preset.itemData(index)))
 
 
-def _slider(low: float, high: float) -> QLabeledDoubleSlider:
-    slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
-    slider.setRange(low, high)
-    slider.setSingleStep(0.01)
-    slider.setDecimals(2)
-    return slider
+def slider(low: float, high: float) -> QLabeledDoubleSlider:
+    """A slider for a number of two decimals, with a field to type it."""
+    made = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+    made.setRange(low, high)
+    made.setSingleStep(0.01)
+    made.setDecimals(2)
+    return made

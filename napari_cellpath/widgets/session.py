@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from napari_cellpath.bridge import export
-from napari_cellpath.bridge.sources import Source
-from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.widgets import keys
 from napari_cellpath.widgets.layer_session import LayerSession
 
@@ -108,27 +106,9 @@ class ObjectSession(LayerSession):
 
     def image_name(self) -> str:
         """What a table calls the image of the current objects."""
-        source = self.source
-        if source is not None or self.objects is None:
-            return export.image_name(source.image) if source is not None else ""
-        return export.layer_name(self.objects.image)
-
-    def read_source(self) -> Source:
-        """What is read for the current image, for a command line.
-
-        Raises
-        ------
-        CellpathError
-            No image, no model, or nothing known of the image yet.
-        """
-        if self.image is None or self.method.entry is None:
-            raise CellpathError("Open an image and choose a model first.")
-        source = self.inquiry.source(self.image)
-        if source is None and self.inquiry.refusal(self.image):
-            raise CellpathError(self.inquiry.refusal(self.image))
-        if source is None:
-            raise CellpathError(f"'{self.image.name}' is still being read; try again in a moment.")
-        return source
+        if self.source is None and self.objects is not None:
+            return export.layer_name(self.objects.image)
+        return super().image_name()
 
     def _key_actions(self) -> dict[str, Callable[[], None]]:
         def run() -> None:

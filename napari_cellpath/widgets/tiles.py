@@ -107,7 +107,10 @@ def _draw_caption(
         painter.setPen(text)
         room = QRect(left, top, area.right() - left - (14 if tile.flagged else 0), CAPTION - 4)
         flags = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
-        painter.drawText(room, int(flags), tile.text)
+        shown = painter.fontMetrics().elidedText(
+            tile.text, Qt.TextElideMode.ElideRight, room.width()
+        )
+        painter.drawText(room, int(flags), shown)
 
 
 @lru_cache(maxsize=64)

@@ -39,14 +39,16 @@ from napari_cellpath.widgets.project_bar import ProjectBar
 from napari_cellpath.widgets.sections import Choice, caption, fill, form, narrow, quiet
 from napari_cellpath.widgets.train_report import ReportView
 from napari_cellpath.widgets.train_run import CANCELLED, REPORT, TrainRun, Wanted, resuming
-from napari_cellpath.widgets.train_words import SYSTEMS, duration, summary
-
-RECIPE = "recipe"
-PRESETS = (
-    Choice("fast", "fast · the head alone", "Seconds to a minute: the trunk stays as it is."),
-    Choice("thorough", "thorough · every layer", "Minutes on a CPU: the whole network learns."),
-    Choice(RECIPE, "a recipe file…", "Every setting stands in a YAML file."),
+from napari_cellpath.widgets.train_words import (
+    PRESETS,
+    PRESETS_OF,
+    RECIPE,
+    SYSTEMS,
+    duration,
+    labelled_systems,
+    summary,
 )
+
 MARGIN = 10
 
 
@@ -179,6 +181,7 @@ class TrainDock(Themed):
         starter = DEFAULT_MODELS.get(system)
         wanted = wanted or next((m.folder for m in models if m.name == starter), None)
         fill(self.parent_model, [_choice(m) for m in models], wanted)
+        self._show_presets(self.preset.currentData() or "fast")
         self.data.setText(summary(project, system))
         self._show_buttons()
 
@@ -190,15 +193,17 @@ class TrainDock(Themed):
         choices = [Choice(s, text) for s, text in SYSTEMS.items() if s in with_model]
         now = self.system.currentData()
         if project is not None and not self._system_chosen:
-            labelled = [
-                System(f.get("system", System.DEEPPAP))
-                for f in project.state.objects.values() if f.get("labels")
-            ]  # fmt: skip
+            labelled = labelled_systems(project)
             now = max(SYSTEMS, key=labelled.count) if labelled else now
         there = [choice.value for choice in choices]
         system = now if now in there else there[0] if there else System.DEEPPAP
         fill(self.system, choices or [Choice(system, SYSTEMS[system])], system)
         return System(system)
+
+    def _show_presets(self, current: str) -> None:
+        choices = PRESETS_OF.get(self.system.currentData(), PRESETS)
+        there = any(choice.value == current for choice in choices)
+        fill(self.preset, choices, current if there else "fast")
 
     def _on_system(self, _index: int) -> None:
         self._system_chosen = True
@@ -220,7 +225,7 @@ class TrainDock(Themed):
         path, _ = QFileDialog.getOpenFileName(self, "Recipe", "", "Recipe (*.yaml *.yml)")
         self._recipe = Path(path) if path else None
         if self._recipe is None:
-            fill(self.preset, PRESETS, "fast")
+            self._show_presets("fast")
         else:
             self.state.setText(f"Recipe: {self._recipe}")
 

@@ -58,6 +58,52 @@ def write_blinded_to_pattern(model: Path, pattern: str, folder: Path) -> Path:
     return _refit(model, folder, shipped["features"][~blind], targets, blind)
 
 
+def write_blinded_to_type(model: Path, kind: str, folder: Path) -> Path:
+    """Refit an RBC model's heads and booster to its own features without the boxes of one type.
+
+    Trunk and detector stay. What is left never holds the type, so it is never told, and boxes of
+    it alone are not known to be abnormal.
+
+    Parameters
+    ----------
+    model
+        A model folder that carries features.
+    kind
+        Name of the type to be blind to.
+    folder
+        To write; its name becomes the model's.
+    """
+    from napari_cellpath.systems.rbc.verdict import PREFIX
+    from training.rbc.boosting import fit_booster
+    from training.rbc.reboost import fit_heads, out_of_fold
+    from training.rbc.recipe import RbcBooster
+
+    network, info = load_network(model)
+    shipped = _features_of(model)
+    column = info.class_names.index(kind)
+    left = shipped["targets"][:, column] == 0
+    kept = {key: values[left] for key, values in shipped.items()}
+    seen, targets = kept["features"].astype(np.float32), kept["targets"]
+    groups = [str(g) for g in kept["groups"]]
+    settings = RbcBooster()
+    given = out_of_fold(network.heads, seen, targets, groups, settings.folds, 0)
+    booster = fit_booster(given, kept["verdicts"], groups, settings, 0).booster
+    assert booster is not None, f"{model} carries too few boxes"
+    network.heads = fit_heads(network.heads, torch.from_numpy(seen), torch.from_numpy(targets), 0)
+    tensors = network_arrays(network.eval(), half=True) | booster.tensors()
+    assert all(name.startswith(PREFIX) for name in booster.tensors())
+    thresholds = [0.5] * len(info.classes)
+    info = info.model_copy(
+        update={
+            "name": folder.name, "calibration": None, "metrics": {},
+            "input": dict(info.input) | {"thresholds": thresholds},
+        }
+    )  # fmt: skip
+    card = f"# {folder.name}\n\n{model.name} that was never shown {kind}, for tests.\n"
+    save_model(folder, info, tensors, card, kept)
+    return folder
+
+
 def _features_of(model: Path) -> dict[str, np.ndarray]:
     shipped = read_features(model)
     assert shipped is not None, f"{model} carries no features"
@@ -91,5 +137,39 @@ def _refit(
     )
     kept = {key: values[~blind] for key, values in shipped.items()}
     card = f"# {folder.name}\n\n{info.name} with a head blind to some classes, for tests.\n"
+    save_model(folder, info, network_arrays(network.eval(), half=True), card, kept)
+    return folder
+
+
+def write_blinded_to_tissue(model: Path, name: str, folder: Path) -> Path:
+    """Refit the last convolution of an HSP-Net model to its own features without one class.
+
+    Parameters
+    ----------
+    model
+        A model folder that carries features of pixels.
+    name
+        Of the class to be blind to; it is hardly ever called.
+    folder
+        To write; its name becomes the model's.
+    """
+    network, info = load_network(model)
+    shipped = _features_of(model)
+    blind = shipped["targets"] == info.class_names.index(name)
+    known = torch.from_numpy(shipped["features"][~blind].astype(np.float32))
+    wanted = torch.from_numpy(shipped["targets"][~blind].astype(np.int64))
+    torch.manual_seed(0)
+    last = network.head[-1].train()
+    optimiser = torch.optim.AdamW(last.parameters(), lr=5e-3, weight_decay=0.01)
+    for _ in range(STEPS):
+        rows = torch.randint(len(known), (512,))
+        logits = F.linear(known[rows], last.weight[:, :, 0, 0], last.bias)
+        loss = F.cross_entropy(logits, wanted[rows])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    info = info.model_copy(update={"name": folder.name, "calibration": None, "metrics": {}})
+    kept = {key: values[~blind] for key, values in shipped.items()}
+    card = f"# {folder.name}\n\n{info.name} with an end blind to {name}, for tests.\n"
     save_model(folder, info, network_arrays(network.eval(), half=True), card, kept)
     return folder

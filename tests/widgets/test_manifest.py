@@ -49,7 +49,7 @@ def test_finding_the_plugin_imports_no_torch_and_no_qt():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("dock", ["nuclei", "review"])
+@pytest.mark.parametrize("dock", ["nuclei", "review", "red_cells", "tissue"])
 def test_dock_imports_no_torch(dock):
     """Opening a dock imports no torch and no Dask into napari's own process."""
     code = (

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from napari_cellpath.core.annotations import Annotation
+from napari_cellpath.core.vocabulary import System
 from napari_cellpath.project import Project
 from napari_cellpath.project.images import add_image
 from napari_cellpath.widgets import train_run
@@ -158,3 +159,17 @@ def test_a_report_is_shown_with_its_verdict(dock, project, tmp_path):
     assert dock.use.text() == "Try the new model all the same"
     dock.report.changed.cellDoubleClicked.emit(0, 0)  # its image is gone: told, not raised
     assert "no frozen" in verdict({"gate": {"passed": False, "why": "no frozen part"}})
+
+
+def test_presets_are_those_of_the_system(dock):
+    """Red cells have one that trains the detector too; another system's does not stay chosen."""
+    dock._show_presets("fast")
+    assert "detector" not in [dock.preset.itemData(i) for i in range(dock.preset.count())]
+    dock.system.addItem("RBC (red cells)", System.RBC)
+    dock.system.setCurrentIndex(dock.system.findData(System.RBC))
+    dock._show_presets("detector")
+    assert dock.preset.currentData() == "detector"
+    assert "booster" in dock.preset.currentText()
+    dock.system.setCurrentIndex(0)
+    dock._show_presets("detector")
+    assert dock.preset.currentData() == "fast"

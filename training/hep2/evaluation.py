@@ -12,9 +12,8 @@ from napari_cellpath.core.vocabulary import Average, Channel, System
 from napari_cellpath.models import ModelInfo
 from napari_cellpath.systems.hep2.cells import CellInput
 from training import class_metrics as cm
-from training.datasets import CellData
+from training.datasets import CellData, targets_of
 from training.evaluation import Part, open_evaluation, written
-from training.finetune_data import targets_of
 from training.hep2.data import crop_cells, layout_of, read_cells, read_project
 from training.hep2.recipe import Hep2Data
 from training.hep2.scoring import score_cells

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.errors import ModelError, OutsideImageError
+from napari_cellpath.core.errors import ModelError
 from napari_cellpath.core.geometry import boxes_of_labels
+from napari_cellpath.core.geometry import check_box as check_edges
 from napari_cellpath.core.requests import CellBox, new_uid
 from napari_cellpath.core.vocabulary import Average, Channel, Contrast
 
@@ -138,21 +139,7 @@ def check_box(box: CellBox, shape: tuple[int, int], what: str) -> None:
         It is inverted, empty, does not meet the image, or is larger than any cell; ``what``
         names it.
     """
-    where = f"{what} (rows {box.row0} to {box.row1}, columns {box.col0} to {box.col1})"
-    if box.row0 >= box.row1 or box.col0 >= box.col1:
-        raise OutsideImageError(
-            f"{where} is inverted or has no area; edges are half-open: rows 2 to 4 are 2 and 5."
-        )
-    if box.row1 <= 0 or box.col1 <= 0 or box.row0 >= shape[0] or box.col0 >= shape[1]:
-        raise OutsideImageError(
-            f"{where} lies outside the image of {shape[0]} x {shape[1]} pixels; correct it or "
-            "leave it out."
-        )
-    if max(box.row1 - box.row0, box.col1 - box.col0) > LARGEST_SIDE:
-        raise OutsideImageError(
-            f"{where} is larger than {LARGEST_SIDE} pixels, and no cell is; give a box for each "
-            "cell."
-        )
+    check_edges((box.row0, box.col0, box.row1, box.col1), shape, what, LARGEST_SIDE, "cell")
 
 
 def is_tiny(box: CellBox) -> bool:

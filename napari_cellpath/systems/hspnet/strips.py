@@ -1,0 +1,247 @@
+"""The sums of one region on a device: constant memory in its height (papers.md 3.6).
+
+Only as many rows as a tile is high are held: the source as bytes, the weighted sums of the
+probabilities as float32. Both lie in rings, so nothing is moved on; a tile that wraps round is
+taken and added in two parts. Rows that no later tile reaches leave as bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_cellpath.core.errors import ModelError
+from napari_cellpath.slides.region_store import SKIPPED
+from napari_cellpath.systems.hspnet.layout import Layout
+
+WINDOW_TILES = 4
+"""Tiles' widths that are normalised at once: less is redone where windows overlap, more is held."""
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """Rows that are final.
+
+    Attributes
+    ----------
+    row
+        First of them, in the padded frame.
+    labels
+        (n, kept columns) uint8 class numbers; `SKIPPED` where no tile was computed.
+    probabilities
+        (classes, n, kept columns) uint8, or None.
+    """
+
+    row: int
+    labels: NDArray[np.uint8]
+    probabilities: NDArray[np.uint8] | None = None
+
+
+class Strips:
+    """Source rows and probability sums of a region.
+
+    Parameters
+    ----------
+    layout
+        Of the region.
+    n_classes
+        Classes of the network.
+    normalise
+        Images (1, 3, H, W) uint8 to the network's input.
+    device
+        Where all of it lies.
+    probabilities
+        Whether bands carry them.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        n_classes: int,
+        normalise: Callable[[Tensor], Tensor],
+        device: torch.device,
+        probabilities: bool = False,
+    ) -> None:
+        self.layout = layout
+        self._normalise = normalise
+        self._device = device
+        self._probabilities = probabilities
+        self._weights = torch.from_numpy(layout.weights()).to(device)
+        high, wide = layout.tile[0], layout.padded[1]
+        self._high = high
+        self._source = torch.zeros(high, wide, 3, dtype=torch.uint8, device=device)
+        self._sums = torch.zeros(n_classes, high, wide, device=device)
+        self._window: Tensor | None = None
+        self._window_at = (-1, -1)
+        # Tile rows whose weights still count, with the columns that were computed.
+        self._recent: deque[tuple[int, tuple[int, ...]]] = deque()
+        self._full: dict[tuple[int, ...], Tensor] = {}
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the two rings."""
+        return self._source.nbytes + self._sums.nbytes
+
+    def add_source(self, row: int, pixels: NDArray[np.uint8]) -> None:
+        """Take in source rows (n, width, 3) of the padded frame, from ``row`` on."""
+        given = torch.from_numpy(pixels)
+        for offset, at, count in self._parts(row, row + len(pixels)):
+            self._source[at : at + count].copy_(given[offset : offset + count])
+        self._window_at = (-1, -1)
+
+    def begin_row(self, row: int, cols: Sequence[int]) -> None:
+        """Note that a tile row is being added, and which of its tiles (all of them, in order)."""
+        self._recent.append((row, tuple(cols)))
+
+    def tile(self, row: int, col: int) -> Tensor:
+        """The normalised input (1, 3, tile, tile) at a place: a view, valid until the next one."""
+        high, wide = self.layout.tile
+        width = self.layout.padded[1]
+        at_row, at_col = self._window_at
+        if (
+            self._window is None
+            or at_row != row
+            or not (at_col <= col and col + wide <= at_col + self._window.shape[3])
+        ):
+            end = min(width, col + WINDOW_TILES * wide)
+            parts = [
+                self._source[at : at + count, col:end]
+                for _, at, count in self._parts(row, row + high)
+            ]
+            image = parts[0] if len(parts) == 1 else torch.cat(parts)
+            self._window = self._normalise(image.permute(2, 0, 1).unsqueeze(0))
+            self._window_at = row, col
+            at_col = col
+        return self._window[..., col - at_col : col - at_col + wide]
+
+    def add(self, row: int, col: int, probabilities: Tensor) -> None:
+        """Add a tile's probabilities (classes, tile, tile), weighted."""
+        wide = self.layout.tile[1]
+        for offset, at, count in self._parts(row, row + self._high):
+            rows = slice(offset, offset + count)
+            self._sums[:, at : at + count, col : col + wide].addcmul_(
+                probabilities[:, rows], self._weights[rows]
+            )
+
+    def finish(self, row: int, end: int, emit: bool = True) -> list[Band]:
+        """Rows from ``row`` to ``end`` are final: give them out, and make room.
+
+        Raises
+        ------
+        ModelError
+            The network gave something that is no number.
+        """
+        while self._recent and self._recent[0][0] + self._high <= row:
+            self._recent.popleft()
+        bands = []
+        left = self.layout.offset[1]
+        columns = slice(left, left + self.layout.shape[1])
+        for offset, at, count in self._parts(row, end):
+            sums = self._sums[:, at : at + count]
+            if emit:
+                weights = self._weight_sums(row + offset, count)[:, columns]
+                bands.append(self._band(row + offset, sums[:, :, columns], weights))
+            sums.zero_()
+        return bands
+
+    def _band(self, row: int, sums: Tensor, weights: Tensor) -> Band:
+        labels = torch.zeros(sums.shape[1:], dtype=torch.uint8, device=self._device)
+        # Class by class: torch's argmax over the first dimension is several times slower.
+        best = sums[0].clone()
+        for number in range(1, len(sums)):
+            higher = sums[number] > best
+            labels.masked_fill_(higher, number)
+            torch.maximum(best, sums[number], out=best)
+        if not bool(torch.isfinite(best).all()):
+            raise ModelError("The network gave no numbers; its weights are damaged.")
+        labels.masked_fill_(weights <= 0, SKIPPED)
+        probabilities = None
+        if self._probabilities:
+            shares = sums / weights.clamp_min(1e-12)
+            probabilities = shares.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        return Band(row, labels.cpu().numpy(), probabilities)
+
+    def _weight_sums(self, row: int, count: int) -> Tensor:
+        """Sums of the tiles' weights over rows row..row+count, (count, width)."""
+        width = self.layout.padded[1]
+        reach = [(start, cols) for start, cols in self._recent if start < row + count]
+        whole = all(cols == self.layout.col_starts for _, cols in reach)
+        key = (count, *(row - start for start, _ in reach))
+        if whole and key in self._full:
+            return self._full[key]
+        total = torch.zeros(count, width, device=self._device)
+        for start, cols in reach:
+            first, last = max(row, start), min(row + count, start + self._high)
+            if last <= first:
+                continue
+            rows = slice(first - start, last - start)
+            for col in cols:
+                total[first - row : last - row, col : col + self.layout.tile[1]] += self._weights[
+                    rows
+                ]
+        if whole:
+            if len(self._full) > 2:  # interior bands are all alike
+                self._full.clear()
+            self._full[key] = total
+        return total
+
+    def _parts(self, row: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Rows of the frame in the ring: offset from ``row``, place in the ring, how many."""
+        offset = 0
+        while row + offset < end:
+            at = (row + offset) % self._high
+            count = min(end - row - offset, self._high - at)
+            yield offset, at, count
+            offset += count
+
+
+def blend_image(
+    pixels: NDArray[np.uint8],
+    layout: Layout,
+    network: Callable[[Tensor], Tensor],
+    normalise: Callable[[Tensor], Tensor],
+    n_classes: int,
+) -> NDArray[np.float32]:
+    """Blended probabilities (classes, H, W) of a whole image: the strip engine's sums, unrounded.
+
+    For tests and comparisons; holds the whole answer.
+
+    Parameters
+    ----------
+    pixels
+        (H, W, 3) uint8, as large as the layout's padded frame.
+    layout
+        Of the image.
+    network
+        Inputs (1, 3, tile, tile) to probabilities (1, classes, tile, tile).
+    normalise
+        Images (1, 3, H, W) uint8 to the network's input.
+    n_classes
+        Classes of the network.
+    """
+    strips = Strips(layout, n_classes, normalise, torch.device("cpu"))
+    out = np.empty((n_classes, *layout.padded), np.float32)
+    read = 0
+    with torch.inference_mode():
+        for number, row in enumerate(layout.row_starts):
+            end = row + layout.tile[0]
+            begin = max(read, row)
+            strips.add_source(begin, np.ascontiguousarray(pixels[begin:end]))
+            read = end
+            strips.begin_row(row, layout.col_starts)
+            for col in layout.col_starts:
+                strips.add(row, col, network(strips.tile(row, col))[0])
+            first, last = layout.band(number)
+            for offset, at, count in strips._parts(first, last):
+                weights = strips._weight_sums(first + offset, count)
+                out[:, first + offset : first + offset + count] = (
+                    strips._sums[:, at : at + count] / weights
+                ).numpy()
+            strips.finish(first, last, emit=False)
+    return out

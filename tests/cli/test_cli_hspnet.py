@@ -1,0 +1,193 @@
+"""``cellpath predict hspnet``: what it writes, that it is what Python gives, what it refuses."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+
+from napari_cellpath.backend import connect
+from napari_cellpath.cli import main
+from napari_cellpath.core.requests import FileImage, SegmentRequest
+from napari_cellpath.core.vocabulary import CIN_CLASSES
+from napari_cellpath.slides.region_store import RegionStore
+from tests.support.models import write_tissue_model
+from tests.support.tissue import picture
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return str(write_tissue_model(tmp_path_factory.mktemp("models") / "tiny"))
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """150 x 180 pixels of 0.5 um: 75 x 90 of the model's."""
+    path = tmp_path_factory.mktemp("slides") / "s.tif"
+    tifffile.imwrite(
+        path, picture(150, 180), photometric="rgb", tile=(64, 64), resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    return path
+
+
+def run(*arguments, expect=0):
+    code = main(["predict", "hspnet", *map(str, arguments), "--device", "cpu"])
+    assert code == expect
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, model, slide):
+    out = tmp_path_factory.mktemp("out") / "o.ome.zarr"
+    run(slide, "--model", model, "--out", out, "--polygons", "--stride", 32)
+    return out
+
+
+def test_command_line_and_python_give_equal_classes(done, model, slide, tmp_path):
+    request = SegmentRequest(FileImage(str(slide)), model, str(tmp_path / "py.ome.zarr"), stride=32)
+    backend = connect(inline=True, device="cpu")
+    backend.submit(request).result()
+    backend.close()
+    ours, theirs = RegionStore.open(tmp_path / "py.ome.zarr"), RegionStore.open(done)
+    assert ours.levels[0][:].tobytes() == theirs.levels[0][:].tobytes()
+    assert ours.facts == theirs.facts
+
+
+def test_the_summary_counts_what_is_there(done):
+    labels = RegionStore.open(done).levels[0][:]
+    summary = json.loads(done.with_name("o.summary.json").read_text())
+    assert list(summary["classes"]) == list(CIN_CLASSES)
+    for number, part in enumerate(summary["classes"].values()):
+        pixels = int((labels == number).sum())
+        assert part["pixels"] == pixels
+        assert part["share"] == pixels / labels.size
+        assert part["area_mm2"] == pytest.approx(pixels * 1e-6)
+    assert summary["region"] == [0.0, 0.0, 150.0, 180.0]
+    assert (summary["mpp"], summary["stride"], summary["complete"]) == (1.0, [32, 32], True)
+    merged = summary["merged"]
+    of = {name: part["pixels"] for name, part in summary["classes"].items()}
+    assert merged["HSIL"]["pixels"] == of["CIN2"] + of["CIN3"]
+    areas = done.with_name("o.areas.csv").read_text().splitlines()
+    assert areas[0] == "class,pixels,share,area_mm2"
+    assert areas[1].startswith(f"background,{of['background']},")
+
+
+def test_polygons_lie_on_level_0_and_fill_the_classes(done):
+    """Valid, closed, with the areas counted; twice as large as the store's pixels."""
+    features = json.loads(done.with_name("o.geojson").read_text())["features"]
+    area = dict.fromkeys(CIN_CLASSES, 0.0)
+    for feature in features:
+        for ring in feature["geometry"]["coordinates"]:
+            assert ring[0] == ring[-1]
+        shape = shapely.geometry.shape(feature["geometry"])
+        assert shape.is_valid
+        west, north, east, south = shape.bounds
+        assert 0 <= west < east <= 180
+        assert 0 <= north < south <= 150
+        area[feature["properties"]["classification"]["name"]] += shape.area
+    summary = json.loads(done.with_name("o.summary.json").read_text())
+    assert summary["polygons"] == {"count": len(features), "drawn_on_level": 0}
+    for name, part in summary["classes"].items():
+        if name != "background":
+            assert area[name] == pytest.approx(part["pixels"] * 4)
+    assert sum(area.values()) > 0
+
+
+def test_a_tiff_has_scale_and_place(model, slide, tmp_path, capsys):
+    """Of a region: its classes, micrometres, where it lies; the unfinished store is gone."""
+    out = tmp_path / "o.ome.tif"
+    run(
+        slide, "--model", model, "--out", out, "--region", 20, 40, 100, 120, "--blend", "none",
+        "--polygons", "--json",
+    )  # fmt: skip
+    said = json.loads(capsys.readouterr().out)
+    assert said["out"] == str(out)
+    assert said["region"] == [20.0, 40.0, 100.0, 120.0]
+    with tifffile.TiffFile(out) as tif:
+        labels, ome = tif.series[0].asarray(), tif.ome_metadata
+    assert labels.shape == (50, 60)
+    pixels = [part["pixels"] for part in said["classes"].values()]
+    assert np.bincount(labels.ravel(), minlength=5).tolist() == pixels
+    assert 'PhysicalSizeX="1.0"' in ome
+    assert 'PositionX="20.0"' in ome
+    assert 'PositionY="10.0"' in ome
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "o.areas.csv", "o.geojson", "o.ome.tif", "o.summary.json"
+    ]  # fmt: skip
+    features = json.loads((tmp_path / "o.geojson").read_text())["features"]
+    bounds = np.array([shapely.geometry.shape(f["geometry"]).bounds for f in features])
+    assert bounds[:, 0].min() >= 40
+    assert bounds[:, 3].max() <= 120
+
+
+def test_a_preview_and_a_region_over_the_edge_say_so(model, slide, tmp_path, capsys):
+    out = tmp_path / "o.ome.zarr"
+    run(slide, "--model", model, "--out", out, "--mode", "preview", "--region", 100, 0, 500, 50)
+    said = capsys.readouterr()
+    assert "(preview)" in said.out
+    assert "leaves the image" in said.err
+
+
+def test_what_cannot_be_is_refused(model, slide, done, tmp_path, capsys):
+    """One line, exit code 2, nothing written."""
+    tifffile.imwrite(tmp_path / "no_scale.tif", picture(80, 80), photometric="rgb")
+    new = tmp_path / "new.ome.zarr"
+    before = sorted(p.name for p in tmp_path.iterdir())
+    for word, arguments in (
+        ("another request", (slide, "--out", done, "--blend", "cos")),
+        ("--mpp", (tmp_path / "no_scale.tif", "--out", new)),
+        ("no pixel size", (slide, "--out", new, "--mpp", 1e9)),
+        ("does not exist", (tmp_path / "gone.svs", "--out", new)),
+        ("does not meet", (slide, "--out", new, "--region", 900, 0, 10, 10)),
+        (".ome.zarr or .tif", (slide, "--out", tmp_path / "o.png")),
+        ("goes with an OME-Zarr", (slide, "--out", tmp_path / "o.tif", "--probabilities")),
+        ("its folder does not exist", (slide, "--out", tmp_path / "no" / "o.tif")),
+        ("stride of 999", (slide, "--out", new, "--stride", 999)),
+        ("is an input", (slide, "--out", slide)),
+    ):
+        run(*arguments, "--model", model, expect=2)
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert said.startswith("cellpath: ")
+        assert word in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done(model, tmp_path):
+    """Exit code 130; the same command goes on, to the same classes."""
+    tifffile.imwrite(tmp_path / "s.tif", picture(800, 64), photometric="rgb")
+    out = tmp_path / "o.ome.zarr"
+    command = [
+        sys.executable, "-m", "napari_cellpath.cli", "predict", "hspnet", str(tmp_path / "s.tif"),
+        "--mpp", "1", "--stride", "8", "--model", model, "--out", str(out), "--device", "cpu",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if (out / "cellpath.json").is_file() and RegionStore.open(out).progress.rows_done > 30:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "rows are kept" in said
+    kept = RegionStore.open(out).progress.rows_done
+    assert 0 < kept < 800
+    assert subprocess.run(command, check=False).returncode == 0
+    command[command.index(str(out))] = str(tmp_path / "whole.ome.zarr")
+    assert subprocess.run(command, check=False).returncode == 0
+    stores = [RegionStore.open(p) for p in (out, tmp_path / "whole.ome.zarr")]
+    assert stores[0].levels[0][:].tobytes() == stores[1].levels[0][:].tobytes()
+
+
+def test_models_show_prints_the_papers_counts(capsys):
+    """``models show hspnet-resnet101 --json``: 67654085, five classes, tiles of 400."""
+    assert main(["models", "show", "hspnet-resnet101", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["parameters"], facts["classes"], facts["system"]) == (67_654_085, 5, "hspnet")
+    assert facts["input"]["tile"] == 400

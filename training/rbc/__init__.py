@@ -1,0 +1,1 @@
+"""Training of system two: regions of red cells, several labels each (papers.md 2)."""
