@@ -49,7 +49,7 @@ class Network(Section):
     measures: bool = Field(
         False,
         description="squeezenet1_0 with two classes and masks: a second network is taught outlines "
-        "and measures nucleus and cytoplasm; how much that says is fitted to out-of-fold scores.",
+        "and measures nucleus and cytoplasm; what areas say is fitted to the masks.",
     )
     mean_image: bool = Field(
         False, description="Subtract the mean image of the training views (papers.md 1.2)."
@@ -185,11 +185,9 @@ class Recipe(CommonRecipe):
                 "final_start 'folds' and keep 'best' exclude each other: the folds' models saw "
                 "the cells that would choose the epoch"
             )
-        if self.network.measures:
-            if self.network.backbone != "squeezenet1_0" or self.data.classes != 2:
-                raise ValueError("network.measures needs squeezenet1_0 and two classes")
-            if self.split.run_folds == 0:
-                raise ValueError("network.measures needs out-of-fold scores: split.run_folds is 0")
+        fits = self.network.backbone == "squeezenet1_0" and self.data.classes == 2
+        if self.network.measures and not fits:
+            raise ValueError("network.measures needs squeezenet1_0 and two classes")
         if min(self.views_per_epoch) < 1:
             raise ValueError("views_per_epoch must be at least 1 for either class")
         if any(times < 1 for times in self.more_views.values()):

@@ -24,7 +24,7 @@ from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
 from training.deeppap_finetune import blank_cells
-from training.deeppap_measuring import Fusion, MeasurerTrainer, evidence_of_cells, scores_by_others
+from training.deeppap_measuring import Fusion, MeasurerTrainer, mask_areas
 from training.deeppap_recipe import Recipe
 from training.fit import Metrics, StopCheck
 from training.record import model_info, trained_rows
@@ -33,8 +33,6 @@ from training.trainer import Rows, mean_state, packed
 from training.training_run import Pooled, Say, TrainingRun, plan_time, split_of
 from training.trunk_features import FeatureCache, shipped_features
 
-FITTED_ON = "jittered"
-"""Clicks are not centred: what areas say is fitted where centres are off."""
 OTHER_BORDERS = (Border.REFLECT, Border.BACKGROUND)
 """Looked at beside zero: the black of a tight crop must not be what decides (papers.md 1.13)."""
 
@@ -90,7 +88,6 @@ class DeepPapRun(TrainingRun[Recipe]):
     """The parts of a run that are DeepPap's own."""
 
     threshold: float = field(default=0.5, init=False)
-    fusion: Fusion | None = field(default=None, init=False)
 
     def train_fold(self, fold: int) -> DeepPapNetwork:
         """Train one fold's network and keep its weights, which the final model may start from."""
@@ -118,35 +115,25 @@ class DeepPapRun(TrainingRun[Recipe]):
             self.out / "checkpoints" / f"{place}-parts",
             resume=self.resume, epochs=self.recipe.measuring_epochs,
         )  # fmt: skip
-        return measured(look, measurer).eval()
+        network = measured(look, measurer).eval()
+        fusion = Fusion.fit(mask_areas(teacher, rows), self.data.abnormal[rows])
+        fuse(network, fusion.scale, fusion.weights, fusion.bias)
+        return network
 
     def score_fold(self, network: DeepPapNetwork, rows: Rows) -> Pooled:
         """Scores as marked, with centres moved, and under other borders."""
         jitter = self.recipe.evaluation_jitter
-        of = self._evidence if self.recipe.network.measures else self._score
         return {
-            "as_marked": of(network, rows, 0),
-            "jittered": of(network, rows, jitter),
+            "as_marked": self._score(network, rows, 0),
+            "jittered": self._score(network, rows, jitter),
         } | {
-            f"border_{border}": of(network, rows, jitter, border=border) for border in OTHER_BORDERS
+            f"border_{border}": self._score(network, rows, jitter, border=border)
+            for border in OTHER_BORDERS
         }
-
-    def _evidence(
-        self, network: DeepPapNetwork, rows: Rows, jitter: int, *, border: Border = Border.ZERO
-    ) -> NDArray[np.float64]:
-        """What the calls of each row will go by, (n, inputs, 1 + measures)."""
-        return evidence_of_cells(
-            network, [self.data.records[int(i)] for i in rows],
-            looked_at=self.recipe.fold_evaluation, border=border, jitter=jitter,
-            seed=self.recipe.seed, should_stop=self.should_stop,
-        )  # fmt: skip
 
     def fold_words(self, rows: Rows, scores: Pooled) -> str:
         """Accuracy and AUC with centres moved."""
-        seen = scores["jittered"]
-        if seen.ndim == 3:  # before measures are weighed: the look alone
-            seen = Fusion(1.0, (0.0,) * (seen.shape[2] - 1), 0.0).scores(seen)
-        report = self._report(rows, seen, 0.5)
+        report = self._report(rows, scores["jittered"], 0.5)
         return (
             f"accuracy {report['accuracy']} at 0.5, AUC {report['auc']} on {len(rows)} cells, "
             f"centres off by up to {self.recipe.evaluation_jitter} px"
@@ -169,9 +156,7 @@ class DeepPapRun(TrainingRun[Recipe]):
         return TWO_CLASSES if self.recipe.data.classes == 2 else self.data.fine_classes
 
     def decide(self, pooled: Pooled) -> None:
-        """Weigh the measures, if there are any; choose the threshold."""
-        if self.recipe.network.measures:
-            self._weigh(pooled)
+        """Choose the threshold."""
         if self.recipe.threshold == "half" or not pooled:
             return
         rows = pooled["rows"]
@@ -179,20 +164,6 @@ class DeepPapRun(TrainingRun[Recipe]):
         scores = np.concatenate([pooled["as_marked"], pooled["jittered"]])
         self.threshold = m.best_threshold(truth, scores, self.recipe.threshold)
         self.say(f"threshold {self.threshold:.2f}, chosen out of fold ({self.recipe.threshold})")
-
-    def _weigh(self, pooled: Pooled) -> None:
-        """Fit the weights, and replace the evidence by scores that others' weights give."""
-        rows = pooled["rows"].astype(np.intp)
-        abnormal, groups = self.data.abnormal[rows], self.data.groups
-        evidence = {way: values for way, values in pooled.items() if way != "rows"}
-        self.fusion = Fusion.fit(evidence[FITTED_ON], abnormal)
-        of_rows = [groups[int(i)] for i in rows]
-        pooled.update(scores_by_others(evidence, abnormal, of_rows, FITTED_ON))
-        self.say(
-            f"logit = {self.fusion.scale:.2f} look "
-            f"{self.fusion.weights[0]:+.2f} nucleus {self.fusion.weights[1]:+.2f} cytoplasm "
-            f"{self.fusion.bias:+.2f}"
-        )
 
     def _report(self, rows: Rows, scores: NDArray[np.float64], threshold: float) -> dict[str, Any]:
         groups = self.data.groups
@@ -242,10 +213,7 @@ class DeepPapRun(TrainingRun[Recipe]):
                 rows, self.split.folds[0], self.recipe.seed, checkpoints, resume=self.resume,
                 start_from=start,
             )  # fmt: skip
-        network = self._measuring(network, rows, "final", "final")
-        if self.fusion is not None:
-            fuse(network, self.fusion.scale, self.fusion.weights, self.fusion.bias)
-        return network, history
+        return self._measuring(network, rows, "final", "final"), history
 
     def measures(self, network: DeepPapNetwork, rows: Rows) -> dict[str, float]:
         """Accuracy and AUC of the fast view."""

@@ -13,45 +13,36 @@ from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.models import read_features, verify
 from napari_cellpath.systems.deeppap.predict import load_network
 from tests.training.conftest import write_herlev
+from training.cells import Cells
 from training.datasets import read_cells
-from training.deeppap_measuring import Fusion, outline_loss, scores_by_others
+from training.deeppap import DeepPapTrainer
+from training.deeppap_measuring import LOOK, Fusion, mask_areas, outline_loss
 from training.recipe import check_recipe, write_recipe
 from training.scoring import score_cells
 
 
-def evidence(n: int = 60, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Cells of which the second measure alone says what they are."""
-    rng = np.random.default_rng(seed)
-    abnormal = rng.random(n) < 0.5
-    values = rng.normal(size=(n, 4, 3))
-    values[..., 1] = np.where(abnormal, 1.0, -1.0)[:, None] + rng.normal(0, 0.3, (n, 4))
-    return values, abnormal, [f"slide {i // 3}" for i in range(n)]
+def test_what_areas_say_is_fitted_to_masks():
+    """Large nuclei are abnormal here, and the second measure says nothing."""
+    rng = np.random.default_rng(0)
+    abnormal = rng.random(200) < 0.5
+    areas = rng.normal(size=(200, 2))
+    areas[:, 0] += np.where(abnormal, 2.0, -2.0)
+    fusion = Fusion.fit(areas, abnormal)
+    assert fusion.scale == LOOK
+    assert fusion.weights[0] > 5 * abs(fusion.weights[1])
+    said = areas @ np.array(fusion.weights) + fusion.bias > 0
+    assert (said == abnormal).mean() > 0.95
 
 
-def test_fusion_finds_what_says_something():
-    values, abnormal, _ = evidence()
-    fusion = Fusion.fit(values, abnormal)
-    assert fusion.weights[0] > 5 * max(abs(fusion.scale), abs(fusion.weights[1]))
-    assert ((fusion.scores(values) > 0.5) == abnormal).mean() > 0.95
-
-
-def test_scores_are_means_of_probabilities():
-    fusion = Fusion(1.0, (0.5, -0.5), 0.1)
-    values = np.array([[[0.0, 1.0, 1.0], [2.0, 0.0, 0.0]]])
-    expected = np.mean(1 / (1 + np.exp(-np.array([0.1, 2.1]))))
-    assert fusion.scores(values) == pytest.approx([expected])
-
-
-def test_no_cell_weighs_its_own_evidence():
-    """Labels of one slide turned over change the scores of others, never its own."""
-    values, abnormal, groups = evidence()
-    before = scores_by_others({"a": values}, abnormal, groups, "a")["a"]
-    turned = abnormal.copy()
-    own = np.array([g == groups[0] for g in groups])
-    turned[own] = ~turned[own]
-    after = scores_by_others({"a": values}, turned, groups, "a")["a"]
-    assert np.array_equal(before[own], after[own])
-    assert not np.array_equal(before[~own], after[~own])
+def test_areas_of_masks_are_those_that_were_drawn(cells_folder: Path):
+    """Abnormal cells were drawn with nuclei of two to three times the radius."""
+    recipe = check_recipe(recipe_for(cells_folder), "the test")
+    data = read_cells(recipe.data)
+    trainer = DeepPapTrainer(recipe, data, Cells.load(data, 2), device="cpu")
+    found = mask_areas(trainer, np.arange(len(data.records)))
+    assert found[data.abnormal, 0].min() > found[~data.abnormal, 0].max()
+    larger = np.exp(found[data.abnormal, 0].mean() - found[~data.abnormal, 0].mean())
+    assert 3.5 < larger < 9.0
 
 
 def test_a_right_outline_costs_next_to_nothing():
@@ -100,7 +91,6 @@ def test_a_run_ends_with_a_network_that_measures(tmp_path: Path):
     [
         ({"network": {"backbone": "convnet-t", "measures": True}}, "squeezenet1_0"),
         ({"data": {"classes": 7}}, "two classes"),
-        ({"split": {"run_folds": 0}}, "out-of-fold"),
     ],
 )
 def test_a_recipe_that_cannot_measure_is_refused(tmp_path: Path, change: dict, words: str):
