@@ -17,7 +17,7 @@ from napari_cellpath.systems.deeppap.views import CROP, VIEW
 from training.augment import random_crops, random_views
 from training.cells import Cells
 from training.datasets import CellData
-from training.deeppap_network import TrainingNetwork
+from training.deeppap_network import TrainingNetwork, freeze_first
 from training.deeppap_recipe import Recipe
 from training.fit import Metrics
 from training.initial import build_network
@@ -67,8 +67,7 @@ class DeepPapTrainer(Trainer[Recipe]):
         """Build the network with its initial weights, seeded."""
         torch.manual_seed(seed)
         network, self.origin = build_network(self.recipe.network, self.n_classes)
-        for layer in list(network.trunk.children())[: self.recipe.network.frozen_layers]:
-            layer.requires_grad_(False)
+        freeze_first(network.trunk, self.recipe.network.frozen_layers)
         if self.recipe.network.mean_image:
             network.mean.copy_(self._mean_image(rows, seed))
         fine = self.cells.n_fine if self._weight_of_classes() > 0 else 0

@@ -22,7 +22,7 @@ from training.calibration import fit_calibration
 from training.cells import Cells
 from training.datasets import CellData, CellRecord, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
-from training.deeppap_network import TrainingNetwork
+from training.deeppap_network import TrainingNetwork, freeze_first
 from training.deeppap_recipe import INPUTS, Recipe
 from training.finetune_full import NearParent
 from training.finetune_kit import FeatureSource, FineTuneKit, Probabilities, Progress
@@ -45,8 +45,7 @@ class FineTuner(NearParent[Recipe], DeepPapTrainer):
     def start(self, _rows: Rows, seed: int) -> TrainingNetwork:
         """Copy the parent, seeded."""
         network = self.copied(seed)
-        for layer in list(network.trunk.children())[: self.recipe.network.frozen_layers]:
-            layer.requires_grad_(False)
+        freeze_first(network.trunk, self.recipe.network.frozen_layers)
         whole = TrainingNetwork(network, 0, 0, 0, self.recipe.augmentation.mix_style)
         return whole.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

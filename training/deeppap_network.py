@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from napari_cellpath.systems.deeppap.measuring import MeasuredTrunk, beside
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from napari_cellpath.systems.deeppap.views import CROP
 from training.augment import mix_styles
@@ -48,11 +49,13 @@ class TrainingNetwork(Learner):
             maps: Tensor = self.network.trunk(crops)
             return maps
         maps, mixed = crops, 0
-        for layer in self.network.trunk.children():
+        trunk = self.network.trunk
+        for layer in (trunk.look if isinstance(trunk, MeasuredTrunk) else trunk).children():
             maps = layer(maps)
             if mixed < 2 and isinstance(layer, nn.MaxPool2d):
                 maps, mixed = mix_styles(maps), mixed + 1
-        return maps
+        # Outlines do not hang on the style; they are taken of the crops as they are.
+        return beside(maps, trunk.measurer(crops)) if isinstance(trunk, MeasuredTrunk) else maps
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
         """Logits of the classes and fine classes, features' estimates, logits of the parts."""
@@ -60,3 +63,10 @@ class TrainingNetwork(Learner):
         side: Tensor = self.auxiliary(self.dropout(maps.mean(dim=(2, 3))))
         parts = None if self.dense is None else self.dense(maps)
         return self.network.head(maps), side[:, : self.n_fine], side[:, self.n_fine :], parts
+
+
+def freeze_first(trunk: nn.Module, layers: int) -> None:
+    """Have the first layers of a trunk keep their weights."""
+    look = trunk.look if isinstance(trunk, MeasuredTrunk) else trunk
+    for layer in list(look.children())[:layers]:
+        layer.requires_grad_(False)

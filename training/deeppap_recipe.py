@@ -46,6 +46,11 @@ class Network(Section):
     frozen_layers: int = Field(
         0, ge=0, description="The first layers of the trunk that keep their initial weights."
     )
+    measures: bool = Field(
+        False,
+        description="squeezenet1_0 with two classes and masks: a second network is taught outlines "
+        "and measures nucleus and cytoplasm; what areas say is fitted to the masks.",
+    )
     mean_image: bool = Field(
         False, description="Subtract the mean image of the training views (papers.md 1.2)."
     )
@@ -140,6 +145,9 @@ class Recipe(CommonRecipe):
         description="What the final model starts from. folds: the mean of the folds' weights "
         "(a model soup, Wortsman et al. 2022); none of them saw the reserve.",
     )
+    measuring_epochs: int = Field(
+        12, ge=1, le=1000, description="With network.measures: of each measurer."
+    )
     views_per_epoch: tuple[int, int] = Field(
         (1, 1), description="Views of a normal and of an abnormal cell in one epoch."
     )
@@ -177,6 +185,9 @@ class Recipe(CommonRecipe):
                 "final_start 'folds' and keep 'best' exclude each other: the folds' models saw "
                 "the cells that would choose the epoch"
             )
+        fits = self.network.backbone == "squeezenet1_0" and self.data.classes == 2
+        if self.network.measures and not fits:
+            raise ValueError("network.measures needs squeezenet1_0 and two classes")
         if min(self.views_per_epoch) < 1:
             raise ValueError("views_per_epoch must be at least 1 for either class")
         if any(times < 1 for times in self.more_views.values()):

@@ -13,6 +13,7 @@ from safetensors.torch import load as load_safetensors
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.vocabulary import Border
 from napari_cellpath.models import Calibration, ClassInfo, ModelInfo
+from napari_cellpath.systems.deeppap.measuring import fuse, measured
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training import metrics as m
 from training.budget import measure_speed
@@ -23,6 +24,7 @@ from training.checkpoint import write_whole
 from training.datasets import TWO_CLASSES, read_cells
 from training.deeppap import DeepPapTrainer, views_of_cells
 from training.deeppap_finetune import blank_cells
+from training.deeppap_measuring import Fusion, MeasurerTrainer, mask_areas
 from training.deeppap_recipe import Recipe
 from training.fit import Metrics, StopCheck
 from training.record import model_info, trained_rows
@@ -96,7 +98,27 @@ class DeepPapRun(TrainingRun[Recipe]):
         )  # fmt: skip
         write_whole(self.out / f"fold-{fold}.safetensors", packed(fit.result))
         kept: DeepPapNetwork = network
-        return kept
+        return self._measuring(kept, self.split.training(fold), f"fold {fold + 1}", f"fold-{fold}")
+
+    def _measuring(self, look: DeepPapNetwork, rows: Rows, name: str, place: str) -> DeepPapNetwork:
+        """The network with a measurer taught on the same rows, if the recipe wants one."""
+        if not self.recipe.network.measures:
+            return look
+        trainer = self.trainer
+        assert isinstance(trainer, DeepPapTrainer)  # noqa: S101
+        teacher = MeasurerTrainer(
+            self.recipe, self.data, trainer.cells, device=trainer.device, say=self.say,
+            should_stop=self.should_stop, log=trainer.log,
+        )  # fmt: skip
+        measurer, _ = teacher.fit(
+            rows, self.recipe.seed, f"{name}, outlines",
+            self.out / "checkpoints" / f"{place}-parts",
+            resume=self.resume, epochs=self.recipe.measuring_epochs,
+        )  # fmt: skip
+        network = measured(look, measurer).eval()
+        fusion = Fusion.fit(mask_areas(teacher, rows), self.data.abnormal[rows])
+        fuse(network, fusion.scale, fusion.weights, fusion.bias)
+        return network
 
     def score_fold(self, network: DeepPapNetwork, rows: Rows) -> Pooled:
         """Scores as marked, with centres moved, and under other borders."""
@@ -185,11 +207,13 @@ class DeepPapRun(TrainingRun[Recipe]):
             network, run = self.trainer.fit(
                 rows, self.recipe.seed, "final", checkpoints, resume=self.resume, start_from=start
             )
-            return network, run.history
-        return self.trainer.fit_keeping_best(
-            rows, self.split.folds[0], self.recipe.seed, checkpoints, resume=self.resume,
-            start_from=start,
-        )  # fmt: skip
+            history = run.history
+        else:
+            network, history = self.trainer.fit_keeping_best(
+                rows, self.split.folds[0], self.recipe.seed, checkpoints, resume=self.resume,
+                start_from=start,
+            )  # fmt: skip
+        return self._measuring(network, rows, "final", "final"), history
 
     def measures(self, network: DeepPapNetwork, rows: Rows) -> dict[str, float]:
         """Accuracy and AUC of the fast view."""

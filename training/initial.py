@@ -51,6 +51,19 @@ def build_network(settings: Network, n_classes: int) -> tuple[DeepPapNetwork, st
     return network, _load_trunk(network, settings)
 
 
+def imagenet_squeezenet(settings: Network) -> dict[str, Tensor]:
+    """ImageNet weights of SqueezeNet's layers, from where the recipe takes its trunk's.
+
+    Raises
+    ------
+    MissingFileError, ModelError, RecipeError
+        See `build_network`.
+    """
+    network, _ = build_network(settings.model_copy(update={"arguments": {}}), 2)
+    state: dict[str, Tensor] = network.trunk.state_dict()
+    return state
+
+
 def _load_trunk(network: DeepPapNetwork, settings: Network) -> str:
     if settings.weights == "none":
         warnings.warn(

@@ -167,6 +167,7 @@ def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | Non
     recipe = recipe_of(path, System.DEEPPAP)
     changed = recipe.model_dump(mode="json")
     changed["data"] |= {"folder": str(data), "layout": asked.layout, "classes": asked.classes}
+    changed["network"]["measures"] = False  # masks of cells are not the paper's input
     changed["split"] |= {"reserve": 0.0, "folds": folds, "run_folds": folds}
     # The folds are the result here, so they are trained as long as a final model.
     changed |= {"final_start": "initial", "budget_seconds": None, "fold_epochs": 0}

@@ -47,7 +47,7 @@ def model_info(
     return ModelInfo(
         name=r.name,
         system=System.DEEPPAP,
-        architecture=r.network.backbone,
+        architecture=r.network.backbone + ("-measured" if r.network.measures else ""),
         arguments=arguments,
         classes=classes,
         input={

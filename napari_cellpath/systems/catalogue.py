@@ -25,6 +25,9 @@ SYSTEMS: dict[System, SystemEntry] = {
             "convnet-t": "napari_cellpath.systems.deeppap.network:convnet_t",
             "alexnet-tv": "napari_cellpath.systems.deeppap.network:alexnet_tv",
             "squeezenet1_0": "napari_cellpath.systems.deeppap.network:squeezenet1_0",
+            "squeezenet1_0-measured": (
+                "napari_cellpath.systems.deeppap.measuring:squeezenet1_0_measured"
+            ),
         },
         input={"channels": "RGB", "range": [0, 255], "patch": PATCH, "view": VIEW, "crop": CROP},
     ),

@@ -51,6 +51,46 @@ def _pool(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 3, 2, ceil_mode=True)
 
 
+class SqueezeFeatures(nn.Module):
+    """Mean over places of a SqueezeNet trunk's maps; (N, 3, 227, 227) to (N, 512).
+
+    Parameters
+    ----------
+    trunk
+        torchvision's ``squeezenet1_0().features``.
+    """
+
+    def __init__(self, trunk: nn.Sequential) -> None:
+        super().__init__()
+        layers = list(trunk)
+        self.entry = layers[0]
+        fires = nn.ModuleList()
+        channels = int(layers[0].weight.shape[0])  # type: ignore[index, union-attr]
+        for i, layer in enumerate(layers):
+            if isinstance(layer, Fire):
+                pooled = i + 1 < len(layers) and isinstance(layers[i + 1], nn.MaxPool2d)
+                fires.append(_SplitFire(layer, channels, pooled))
+                channels = layer.expand1x1.out_channels
+        self.fires = fires
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features (N, 512)."""
+        a: Tensor = _pool(self.entry(x)).relu_()
+        b: Tensor | None = None
+        for fire in self.fires:
+            a, b = fire(a, b)
+        assert b is not None  # there are eight fire modules  # noqa: S101
+        return torch.cat([a.mean(dim=(2, 3)), b.mean(dim=(2, 3))], dim=1)
+
+
+def flat_classifier(classifier: nn.Conv2d) -> nn.Linear:
+    """The final 1 x 1 convolution as a layer on features whose mean over places was taken."""
+    flat = nn.Linear(classifier.in_channels, classifier.out_channels)
+    flat.weight = nn.Parameter(classifier.weight.detach().flatten(1), requires_grad=False)
+    flat.bias = nn.Parameter(classifier.get_parameter("bias").detach(), requires_grad=False)
+    return flat
+
+
 class SqueezeInference(nn.Module):
     """Inference form of a trained `squeezenet1_0` network; (N, 3, 227, 227) to logits.
 
@@ -64,25 +104,10 @@ class SqueezeInference(nn.Module):
 
     def __init__(self, trunk: nn.Sequential, classifier: nn.Conv2d) -> None:
         super().__init__()
-        layers = list(trunk)
-        self.entry = layers[0]
-        fires = nn.ModuleList()
-        channels = int(layers[0].weight.shape[0])  # type: ignore[index, union-attr]
-        for i, layer in enumerate(layers):
-            if isinstance(layer, Fire):
-                pooled = i + 1 < len(layers) and isinstance(layers[i + 1], nn.MaxPool2d)
-                fires.append(_SplitFire(layer, channels, pooled))
-                channels = layer.expand1x1.out_channels
-        self.fires = fires
-        self.weight = nn.Parameter(classifier.weight.detach().flatten(1), requires_grad=False)
-        self.bias = classifier.bias
+        self.look = SqueezeFeatures(trunk)
+        self.classifier = flat_classifier(classifier)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, n_classes)."""
-        a: Tensor = _pool(self.entry(x)).relu_()
-        b: Tensor | None = None
-        for fire in self.fires:
-            a, b = fire(a, b)
-        assert b is not None  # there are eight fire modules  # noqa: S101
-        features = torch.cat([a.mean(dim=(2, 3)), b.mean(dim=(2, 3))], dim=1)
-        return F.linear(features, self.weight, self.bias)
+        logits: Tensor = self.classifier(self.look(x))
+        return logits
