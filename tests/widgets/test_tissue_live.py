@@ -42,6 +42,7 @@ def slide(tmp_path_factory):
     return large.save(tmp_path_factory.mktemp("slides") / "large.ome.tif", levels=3)
 
 
+@pytest.mark.slow  # minutes: a whole region by the real process
 def test_a_region_gives_way_stops_and_goes_on(make_napari_viewer, qtbot, backend, entries, slide):
     """One region, as a person meets it: grow, click a nucleus, cancel, look, go on, compare."""
     viewer = make_napari_viewer()
