@@ -345,6 +345,7 @@ def test_box_is_picked_dragged_and_put_back_by_undo(dock, regions, canvas, viewe
 
 
 @pytest.mark.gui
+@pytest.mark.slow  # wall time: it says something on a quiet machine only
 def test_box_drawn_to_answer_is_quick_when_warm(dock, canvas, qtbot):
     """From the drawn rectangle to its probabilities on screen, with a warm backend."""
     session = dock.session
