@@ -46,7 +46,7 @@ class Outlining(Learner):
 class MeasurerTrainer(DeepPapTrainer):
     """Fits measurers to the masks of the same cells, with the same views."""
 
-    def start(self, rows: Rows, seed: int) -> Outlining:
+    def start(self, rows: Rows, seed: int) -> Outlining:  # type: ignore[override]
         """Build a measurer with SqueezeNet's ImageNet weights, seeded.
 
         Raises

@@ -164,8 +164,8 @@ def fuse(network: DeepPapNetwork, scale: float, weights: Sequence[float], bias: 
         raise ValueError(f"measures are weighed for two classes, not {final.out_channels}")
     given = final.get_parameter("bias")
     with torch.no_grad():
-        final.weight *= scale
-        given *= scale
+        final.weight.mul_(scale)
+        given.mul_(scale)
         final.weight[1, -N_MEASURES:, 0, 0] += torch.tensor(list(weights))
         given[1] += bias
 
