@@ -113,9 +113,7 @@ def entry(system: System | str) -> TrainingEntry:
         return SYSTEMS[System(system)]
     except (KeyError, ValueError):
         known = ", ".join(SYSTEMS)
-        raise UnknownNameError(
-            f"There is no training for '{system}' yet. Known: {known}."
-        ) from None
+        raise UnknownNameError(f"There is no training for '{system}'. Known: {known}.") from None
 
 
 def load(target: str) -> Any:

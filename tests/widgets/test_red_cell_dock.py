@@ -281,7 +281,8 @@ class Canvas:
     def drag(self, start, end) -> None:
         native, left = self.canvas.native, Qt.MouseButton.LeftButton
         QTest.mousePress(native, left, pos=self.at(*start))
-        for share in (0.3, 0.6, 1.0):
+        # napari reckons a drag from its first move, which must not be far from where it began
+        for share in (0.02, 0.3, 0.6, 1.0):
             QTest.mouseMove(
                 native, self.at(*(a + (b - a) * share for a, b in zip(start, end, strict=True)))
             )

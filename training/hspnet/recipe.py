@@ -162,7 +162,7 @@ class HspRecipe(CommonRecipe):
     evaluation: Literal["tiles"] = Field(
         "tiles", description="How regions are looked at: whole, in the tiles of that section."
     )
-    fold_evaluation: Literal["tiles"] = "tiles"
+    fold_evaluation: Literal["tiles"] = Field("tiles", description="The same, for the folds.")
 
     @model_validator(mode="after")
     def _tiles_overlap(self) -> HspRecipe:

@@ -118,25 +118,29 @@ class RbcDetector(Section):
         "are merged, the paper's.",
     )
     optimiser: Literal["sgd", "adamw"] = Field("adamw", description="sgd: the paper's, momentum.")
-    lr: float = Field(1e-3, gt=0)
+    lr: float = Field(1e-3, gt=0, description="Highest learning rate.")
     backbone_share: float = Field(
         0.25, gt=0, le=1, description="Of the rate, for the backbone; 1 for the paper's."
     )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd only.")
-    decay: float = Field(0.01, ge=0)
+    decay: float = Field(0.01, ge=0, description="Of what decay_mode says.")
     decay_mode: Literal["weight", "rate"] = Field(
         "weight",
         description="weight: of the weights. rate: lr / (1 + decay x iteration), as Keras has it "
         "(papers.md 2.8c).",
     )
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="How the rate changes after the warm-up."
+    )
     warmup: int = Field(60, ge=0, description="Iterations in which the rate rises from nought.")
     floor: float = Field(0.03, ge=0, le=1, description="cosine: share of the rate at the end.")
     iterations: int = Field(600, ge=1, description="Optimiser steps; the paper's 'epoch (1000)'.")
     batch: int = Field(2, ge=1, le=256, description="Images a step; the paper's are 10.")
     at_once: int = Field(1, ge=1, description="Images in memory at once; gradients add up.")
-    ema: float = Field(0.98, ge=0, lt=1)
-    clip_norm: float = Field(5.0, ge=0)
+    ema: float = Field(
+        0.98, ge=0, lt=1, description="Decay of the moving average of weights; 0: none."
+    )
+    clip_norm: float = Field(5.0, ge=0, description="Largest gradient norm; 0: not clipped.")
     proposals: int = Field(500, ge=1, description="Kept of the first stage in training.")
     samples: int = Field(256, ge=1, description="Proposals learnt from in each image.")
     positives: float = Field(0.4, gt=0, lt=1, description="Share of them that hold something.")
@@ -147,10 +151,10 @@ class RbcDetector(Section):
 class RbcBooster(Section):
     """Gradient boosting on out-of-fold probabilities (papers.md 2.4); scikit-learn's defaults."""
 
-    trees: int = Field(100, ge=1, le=2000)
-    rate: float = Field(0.1, gt=0, le=1)
-    depth: int = Field(3, ge=1, le=8)
-    subsample: float = Field(1.0, gt=0, le=1)
+    trees: int = Field(100, ge=1, le=2000, description="Boosting stages.")
+    rate: float = Field(0.1, gt=0, le=1, description="Share of each tree that is added.")
+    depth: int = Field(3, ge=1, le=8, description="Of each tree.")
+    subsample: float = Field(1.0, gt=0, le=1, description="Share of the boxes each tree sees.")
     folds: int = Field(5, ge=2, le=20, description="Of the heads on frozen features.")
 
 
@@ -213,4 +217,4 @@ class RbcRecipe(CommonRecipe):
         0, ge=0, description="heads: stop after so many epochs without a better inner validation."
     )
     evaluation: Literal["as it is"] = Field("as it is", description="A box has one look.")
-    fold_evaluation: Literal["as it is"] = "as it is"
+    fold_evaluation: Literal["as it is"] = Field("as it is", description="The same, for the folds.")
