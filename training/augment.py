@@ -243,6 +243,8 @@ def random_views(
     backgrounds: Tensor,
     settings: Augmentation,
     generator: torch.Generator,
+    *,
+    mirrored_parts: bool = True,
 ) -> Tensor:
     """One random training view of every cell (papers.md 1.3, 1.8).
 
@@ -256,6 +258,9 @@ def random_views(
         How far each kind of change goes.
     generator
         CPU generator; the same state gives the same crops on every device.
+    mirrored_parts
+        Whether nucleus and cell are told where a reflecting border repeats them. False: only
+        inside the image, as they are.
 
     Returns
     -------
@@ -287,7 +292,8 @@ def random_views(
         sigmas = _uniform(n, 0, settings.blur, generator)
         rgb = blur_views(rgb, sigmas * (torch.rand(n, generator=generator) < 0.5))
     rgb = torch.where(fill, rgb, rgb * inside)
-    return enlarge(torch.cat([rgb, parts * inside], dim=1))
+    told = inside if mirrored_parts else mask
+    return enlarge(torch.cat([rgb, parts * told], dim=1))
 
 
 def random_crops(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from training.augment import random_crops, random_views
 from training.cells import Cells
 from training.datasets import CellData
 from training.deeppap_network import TrainingNetwork, freeze_first
-from training.deeppap_recipe import Recipe
+from training.deeppap_recipe import Augmentation, Recipe
 from training.fit import Metrics
 from training.initial import build_network
 from training.trainer import HUGE_LOSS, Rows, Trainer, class_weights, epoch_batches
@@ -47,6 +47,7 @@ class DeepPapTrainer(Trainer[Recipe]):
 
     data: CellData
     cells: Cells
+    mirrored_parts: ClassVar[bool] = True
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -88,12 +89,16 @@ class DeepPapTrainer(Trainer[Recipe]):
             total += self._views(some, generator, torch.device("cpu"))[:, :3].sum(dim=0)
         return total / len(rows)
 
+    def _augmentation(self) -> Augmentation:
+        return self.recipe.augmentation
+
     def _views(self, batch: Tensor, generator: torch.Generator, device: torch.device) -> Tensor:
         return random_views(
             self.cells.windows[batch].to(device),
             self.cells.backgrounds[batch].to(device),
-            self.recipe.augmentation,
+            self._augmentation(),
             generator,
+            mirrored_parts=self.mirrored_parts,
         )
 
     def make_loss(
