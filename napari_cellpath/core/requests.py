@@ -93,8 +93,9 @@ class Nucleus:
 class NucleusRequest:
     """Score these nuclei of this image with this model (DeepPap, papers.md 1).
 
-    ``model`` is a name known to the registry or a folder. ``first_estimate`` also delivers the
-    ``fast`` answer before the preset's; the final numbers are the same either way.
+    ``model`` is a name known to the registry or a folder. ``first_estimate`` also delivers a
+    first answer before the preset's, a glance for a single nucleus and ``fast`` for several; the
+    final numbers are the same either way.
     ``threshold`` None takes the model's own.
     """
 

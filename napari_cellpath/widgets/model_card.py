@@ -31,15 +31,11 @@ def measures(info: ModelInfo) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
                 yield place, how, inner
 
 
-def headline(info: ModelInfo) -> str:
-    """The one measure that speaks for a model, in words."""
-    for place, _, report in measures(info):
-        return f"measured accuracy {_measure(report)} {_NAMES.get(place, f'({place})')}"
-    return "accuracy not measured"
-
-
 def measured(info: ModelInfo) -> str:
     """That measure with what accuracy alone hides: AUC, sensitivity, specificity."""
+    of_regions = _of_pixels(info) or _of_types(info)
+    if of_regions:
+        return of_regions
     for place, _, report in measures(info):
         more = [
             f"{name} {report[key]:.2f}"
@@ -49,7 +45,24 @@ def measured(info: ModelInfo) -> str:
         cells = f" on {report['n']} cells" if report.get("n") else ""
         numbers = ", ".join([_measure(report).removesuffix(cells), *more])
         return f"measured accuracy {numbers},{cells} {_NAMES.get(place, f'({place})')}"
-    return _of_types(info) or "accuracy not measured"
+    return "accuracy not measured"
+
+
+def _of_pixels(info: ModelInfo) -> str:
+    """How well a model tells the class of pixels; empty where it was not measured."""
+    for place in _FIRST:
+        report = info.metrics.get(place, {})
+        regions = report.get("regions", {}) if isinstance(report, Mapping) else {}
+        if not isinstance(regions, Mapping) or not isinstance(regions.get("dice"), float):
+            continue
+        return (
+            f"measured mean Dice of all classes {regions['dice']:.2f}"
+            f"{_between(regions.get('dice_interval'))}, "
+            f"all but {info.class_names[0]} against it {regions['foreground_dice']:.2f}, on "
+            f"{regions['n']} regions of {regions['n_groups']} {regions['grouped_by']}s "
+            f"{_NAMES[place]}"
+        )
+    return ""
 
 
 def _of_types(info: ModelInfo) -> str:
@@ -84,10 +97,12 @@ def tip(entry: ModelEntry) -> str:
         f"<td><b>{_measure(report)}</b></td></tr>"
         for place, how, report in measures(info)
     ]
-    if rows:
+    of_regions = _of_pixels(info) or _of_types(info)
+    if rows and not of_regions:
         lines.append(f"<p>Measured accuracy</p><table>{''.join(rows)}</table>")
     else:
-        lines.append("<p>Its accuracy has not been measured.</p>")
+        words = of_regions or "its accuracy has not been measured"
+        lines.append(f"<p>{escape(words[0].upper() + words[1:])}.</p>")
     opening = _opening(entry.card)
     if opening:
         lines.append(f"<p>{escape(opening)}</p>")
@@ -96,14 +111,18 @@ def tip(entry: ModelEntry) -> str:
     return "".join(lines)
 
 
+def _between(interval: Any) -> str:
+    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in interval:
+        return f" ({interval[0]:.2f} to {interval[1]:.2f})"
+    return ""
+
+
 def _measure(report: Mapping[str, Any]) -> str:
     value = report.get("accuracy")
     if not isinstance(value, int | float):
         return "unknown"
     text = f"{value:.2f}"
-    interval = report.get("accuracy_interval")
-    if isinstance(interval, list | tuple) and len(interval) == 2 and None not in interval:
-        text += f" ({interval[0]:.2f} to {interval[1]:.2f})"
+    text += _between(report.get("accuracy_interval"))
     if report.get("n"):
         text += f" on {report['n']} cells"
     return text

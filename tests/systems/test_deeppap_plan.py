@@ -71,7 +71,7 @@ class StubPredictor:
     def run(self, payload, forward, stop):
         outputs = []
         for cell in payload.cells:
-            n = 10 * len(cell.specs)
+            n = 2 if cell.glance else 10 * len(cell.specs)
             self.inputs += n
             p = np.array([self.probability(cell, i) for i in range(n)])
             outputs.append(np.stack([1 - p, p], axis=1))
@@ -135,8 +135,8 @@ def test_the_first_estimate_changes_nothing_later(folder, image, predictor):
         assert {u: c.score for u, c in plain.items()} == {u: c.score for u, c in quick.items()}
 
 
-def test_a_click_gets_fast_first_and_then_better(folder, image):
-    """The first task of a click is urgent and holds ten inputs; later ones refine in place."""
+def test_a_click_gets_a_glance_first_and_then_better(folder, image):
+    """The first task of a click is urgent and holds two inputs; later ones refine in place."""
     plan = NucleusPlan(request(folder, image, CELLS[:1], preset=Preset.PAPER, first_estimate=True))
     stub = StubPredictor(lambda cell, i: 0.9 if cell.specs[0].shift == (0, 0) else 0.4)
     views = []
@@ -147,12 +147,24 @@ def test_a_click_gets_fast_first_and_then_better(folder, image):
         for call in plan.give(task, stub.run(task.payload, None, None)):
             views.append((call.n_views, call.final))
         first = False
-    assert views[0] == (10, False)
+    assert views[0] == (2, False)
     assert views[1:] == [(50 * k, k == 20) for k in range(1, 21)]
     (call,) = plan.results()
     assert call.score == pytest.approx(0.4, abs=0.06), (
         "the quick view is no part of the paper's mean"
     )
+
+
+def test_a_glance_is_the_middle_of_the_view_and_its_mirror(folder, image, predictor):
+    """What a click says first is two of the ten inputs of the upright view, not a thing apart."""
+    plan = NucleusPlan(request(folder, image, CELLS[:1], preset=Preset.FAST, first_estimate=True))
+    seen = []
+    while (task := plan.take()) is not None:
+        output = predictor.run(task.payload, plain_forward, lambda: False)
+        seen.append(output.probabilities[0])
+        plan.give(task, output)
+    glance, view = seen
+    np.testing.assert_allclose(glance, view[[4, 9]], atol=1e-6)
 
 
 def test_adaptive_stops_early_only_when_certain(folder, image):

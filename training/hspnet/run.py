@@ -245,7 +245,7 @@ class HspRun(TrainingRun[HspRecipe]):
             f"{report['foreground_dice']} on {report['n']} regions"
         )
         return {
-            "protocol": f"{self.data.grouped_by}s set apart before training, scored once",
+            "protocol": f"{self.data.grouped_by}s set apart before training",
             "regions": report,
         }
 

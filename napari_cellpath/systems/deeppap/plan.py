@@ -28,6 +28,7 @@ from napari_cellpath.slides.windows import image_mpp, image_shape, source_of
 from napari_cellpath.systems.deeppap.presets import (
     BATCH_VIEWS,
     CROPS,
+    GLANCE,
     PATCH,
     WINDOW,
     ViewSpec,
@@ -52,6 +53,7 @@ class CellViews:
     specs: tuple[ViewSpec, ...]
     key: tuple[int, int]  # cell number, batch number; batch FIRST_ESTIMATE stands apart
     judge: bool = False  # whether to say what of the patch gives reason for care
+    glance: bool = False  # the middle crop and its mirror alone, instead of all ten of a view
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +67,9 @@ class ViewsPayload:
 
 @dataclass(frozen=True, eq=False)
 class ViewsOutput:
-    """Class probabilities of every network input, one (10 n_views, n_classes) array a cell.
+    """Class probabilities of every network input, one (n_inputs, n_classes) array a cell.
+
+    Ten inputs a view, two of a glance.
 
     None stands for a cell whose patch shows nothing. ``flags`` are reasons for care, one tuple
     a cell, empty where none were asked for.
@@ -77,6 +81,7 @@ class ViewsOutput:
 
 
 FIRST_ESTIMATE = -1
+"""Number of a cell's first batch, an upright view that is no part of the mean that follows."""
 
 
 @dataclass
@@ -123,8 +128,10 @@ class NucleusPlan:
         self._half = round(WINDOW / 2 * scale_between(mpp, entry.info.mpp))
         self._precision = ""
         self._cells = self._lay_out(image_shape(request.image), mpp)
-        # A single cell's upright view is also the first batch of `fast` and `balanced`.
-        self._own_first = request.preset not in (Preset.FAST, Preset.BALANCED)
+        # A click is answered by a glance. In a field, where the upright view is also the first
+        # batch of `fast` and `balanced`, nothing is looked at twice.
+        alone = len(self._cells) == 1
+        self._own_first = alone or request.preset not in (Preset.FAST, Preset.BALANCED)
         self._sequential = request.preset is Preset.ADAPTIVE
         self._ready: deque[tuple[int, int]] = deque()
         if request.first_estimate:
@@ -179,7 +186,13 @@ class NucleusPlan:
             cell = self._cells[n]
             chosen.append(
                 CellViews(
-                    self._source(cell), cell.row, cell.col, tuple(specs), (n, i), self._judges(n, i)
+                    self._source(cell),
+                    cell.row,
+                    cell.col,
+                    tuple(specs),
+                    (n, i),
+                    judge=self._judges(n, i),
+                    glance=alone and i == FIRST_ESTIMATE,
                 )
             )
             views += len(specs)
@@ -229,7 +242,7 @@ class NucleusPlan:
             if probabilities is None:
                 self._done += len(cell.batches)  # its first output says so; no other is needed
                 cell.blank = cell.final = True
-                inputs = CROPS * len(cell_views.specs)
+                inputs = GLANCE if cell_views.glance else CROPS * len(cell_views.specs)
                 probabilities = np.full((inputs, len(self._abnormal)), np.nan)
             cell.outputs[i] = probabilities
             if not cell.blank and i != FIRST_ESTIMATE:

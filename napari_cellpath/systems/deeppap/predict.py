@@ -81,8 +81,10 @@ class NucleusPredictor:
         return cls(network, device, precision, info.mpp, info.input.get("domain"))
 
     def warm_up(self, forward: Forward) -> None:
-        """Run one ``fast`` batch of zeros: kernels and memory pools are made on first use."""
-        forward(self.computing, self._crops(torch.zeros(1, 3, 256, 256)), lambda: False)
+        """Run a view and a glance of zeros: kernels and memory pools are made on first use."""
+        view = torch.zeros(1, 3, 256, 256)
+        forward(self.computing, self._crops(view), lambda: False)
+        forward(self.computing, self._glance(view), lambda: False)
 
     def run(self, payload: Any, forward: Forward, stop: StopCheck) -> Any:
         """Do what a task of any of DeepPap's plans asks."""
@@ -114,8 +116,9 @@ class NucleusPredictor:
                 outputs.append(None)
                 continue
             size = 1 if self.device.type == "cpu" else len(cell.specs)
+            cut = self._glance if cell.glance else self._crops
             logits = [
-                forward(self.computing, self._crops(some), stop)
+                forward(self.computing, cut(some), stop)
                 for some in views(look.window, list(cell.specs)).split(size)
             ]
             outputs.append(F.softmax(torch.cat(logits).double(), dim=1).cpu().numpy())
@@ -163,6 +166,10 @@ class NucleusPredictor:
     def _crops(self, view_batch: Tensor) -> Tensor:
         normalised = self.network.normalise(view_batch.to(self.device))
         return ten_crops(normalised).contiguous(memory_format=torch.channels_last)
+
+    def _glance(self, view_batch: Tensor) -> Tensor:
+        view = self.network.normalise(view_batch.to(self.device))
+        return self._middle(torch.cat([view, view.flip(-1)]))
 
     def _window(self, cell: CellViews, payload: ViewsPayload) -> Look:
         if isinstance(cell.source, PixelWindow):

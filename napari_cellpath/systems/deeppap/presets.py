@@ -20,6 +20,7 @@ MAX_SHIFT = 10  # pixels (papers.md 1.3)
 N_ROTATIONS = 10
 N_SHIFTS = 10
 CROPS = 10  # network inputs a view (papers.md 1.4)
+GLANCE = 2  # network inputs of the first answer to a click: the middle crop and its mirror
 WINDOW = 212  # even; half of it exceeds sqrt(2) * (64 + 10) + 1, the farthest sample of any view
 
 BATCH_VIEWS = 5  # 50 inputs: 0.2-0.4 s on two CPU cores, so a cancel is quick
