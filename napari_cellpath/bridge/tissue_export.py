@@ -129,8 +129,6 @@ def command_line(
 ) -> str:
     """The command that segments the same region with the same settings, for a POSIX shell.
 
-    The command line knows no polygons: of one it segments the bounding box.
-
     Raises
     ------
     CellpathError
@@ -140,6 +138,9 @@ def command_line(
     words = ["cellpath", "predict", "hspnet", image.path, "--out", out, "--model", model]
     if request.region is not None:
         words += ["--region", *(str(n) for n in request.region)]
+    if request.polygon:
+        corners = (f"{float(row)!r},{float(col)!r}" for row, col in request.polygon)
+        words += ["--within", " ".join(corners)]
     if request.mode is not RegionMode.EXACT:
         words += ["--mode", str(request.mode)]
     if request.blend is not Blend.RBF:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,13 @@ import typer
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
 from napari_cellpath.cli.running import run
-from napari_cellpath.core.errors import JobCancelledError, MissingFileError, OutputError
+from napari_cellpath.core.annotations import ImageFacts, Shape
+from napari_cellpath.core.errors import (
+    JobCancelledError,
+    MissingFileError,
+    OutputError,
+    TableError,
+)
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.core.requests import FileImage, SegmentRequest
 from napari_cellpath.core.vocabulary import Blend, RegionMode, System
@@ -24,6 +31,7 @@ from napari_cellpath.slides.windows import image_notes, image_shape
 from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2, summarise
 from napari_cellpath.systems.tiling import check_mpp
 
+_CORNER = re.compile(r"[-+]?[0-9.]+,[-+]?[0-9.]+")
 _ZARR = (".ome.zarr", ".zarr")
 _TIFF = (".ome.tif", ".ome.tiff", ".tif", ".tiff")
 
@@ -34,6 +42,15 @@ def hspnet(
     region: Annotated[
         tuple[int, int, int, int] | None,
         typer.Option("--region", metavar="ROW COL HEIGHT WIDTH", help="In level-0 pixels."),
+    ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            "--within",
+            metavar="CORNERS | FILE",
+            help="Only what lies inside: 'ROW,COL ROW,COL ...' in level-0 pixels, as the window "
+            "counts them, or a GeoJSON file with one polygon (QuPath).",
+        ),
     ] = None,
     stride: Annotated[
         int | None, typer.Option(min=1, help="Between tiles, pixels; default the model's own.")
@@ -93,6 +110,7 @@ def hspnet(
         model=str(entry.folder),
         store=str(store_path),
         region=region,
+        polygon=_corners(within, image) if within else (),
         stride=stride,
         blend=blend,
         mode=mode,
@@ -130,6 +148,38 @@ def _kind(out: Path) -> tuple[str, bool]:
         if name.endswith(ending) and len(name) > len(ending):
             return out.name[: -len(ending)], ending in _TIFF
     raise OutputError(f"{out.name}: give --out a name that ends in .ome.zarr or .tif.")
+
+
+def _corners(within: str, image: FileImage) -> tuple[tuple[float, float], ...]:
+    """Corners (row, col) as written, or of the one polygon of a file; napari's points.
+
+    Raises
+    ------
+    CellpathError
+        They are no corners; there is no such file, or it holds another number of polygons.
+    """
+    words = within.split()
+    if words and all(_CORNER.fullmatch(word) for word in words):
+        return tuple((float(row), float(col)) for row, col in (w.split(",") for w in words))
+    path = Path(within)
+    if not path.is_file():
+        raise MissingFileError(
+            f"--within {within}: neither corners 'ROW,COL ROW,COL ...' nor a file."
+        )
+    from napari_cellpath.project.interchange.read import read_file
+
+    shape = image_shape(image)
+    facts = ImageFacts(
+        key="slide", name=Path(image.path).name, path=image.path, height=shape[0], width=shape[1]
+    )
+    drawn = [
+        a for a in read_file(path, (facts,), image=facts, system=System.HSPNET).annotations
+        if a.shape is Shape.POLYGON
+    ]  # fmt: skip
+    if len(drawn) != 1:
+        raise TableError(f"{path.name} holds {len(drawn)} polygons; --within takes one.")
+    # Corners of files are pixel edges, a request's are pixel centres.
+    return tuple((float(row) - 0.5, float(col) - 0.5) for row, col in drawn[0].geometry[0])  # type: ignore[misc]
 
 
 def _clipped(region: tuple[int, int, int, int] | None, shape: tuple[int, int]) -> list[str]:

@@ -273,9 +273,6 @@ class TissueDock(FrameDock):
 
     def copied(self, exported: str) -> str:
         """What is said once a command was copied."""
-        region = self.session.region
-        if region is not None and region.facts.polygon:
-            return "Command copied; it segments the bounding box of the polygon."
         return "Command copied; painted corrections are not part of it."
 
     def show_keys(self) -> None:

@@ -15,7 +15,7 @@ from napari_cellpath.backend import connect
 from napari_cellpath.cli import main
 from napari_cellpath.core.requests import FileImage, SegmentRequest
 from napari_cellpath.core.vocabulary import CIN_CLASSES
-from napari_cellpath.slides.region_store import RegionStore
+from napari_cellpath.slides.region_store import UNSEEN, RegionStore
 from tests.support.models import write_tissue_model
 from tests.support.tissue import picture
 
@@ -125,6 +125,34 @@ def test_a_tiff_has_scale_and_place(model, slide, tmp_path, capsys):
     assert bounds[:, 3].max() <= 120
 
 
+def test_a_polygon_is_that_of_python_and_of_qupath(model, slide, tmp_path):
+    """Corners as the window counts them, or a file of pixel edges: the same store."""
+    corners = ((10.25, 20.0), (15.0, 150.5), (130.0, 60.0))
+    request = SegmentRequest(
+        FileImage(str(slide)), model, str(tmp_path / "p.ome.zarr"), polygon=corners
+    )
+    backend = connect(inline=True, device="cpu")
+    backend.submit(request).result()
+    backend.close()
+    ring = [[col + 0.5, row + 0.5] for row, col in (*corners, corners[0])]
+    drawn = {
+        "type": "Feature", "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation"},
+    }  # fmt: skip
+    (tmp_path / "drawn.geojson").write_text(json.dumps(drawn))
+    words = " ".join(f"{row},{col}" for row, col in corners)
+    run(slide, "--model", model, "--out", tmp_path / "w.ome.zarr", "--within", words)
+    run(slide, "--model", model, "--out", tmp_path / "f.ome.zarr", "--within",
+        tmp_path / "drawn.geojson")  # fmt: skip
+    by_python, by_words, by_file = (
+        RegionStore.open(tmp_path / f"{name}.ome.zarr").levels[0][:] for name in "pwf"
+    )
+    np.testing.assert_array_equal(by_words, by_python)
+    np.testing.assert_array_equal(by_file, by_python)
+    inside = (by_python != UNSEEN).mean()
+    assert 0.3 < inside < 0.7, "of the box round a triangle about half lies in it"
+
+
 def test_a_preview_and_a_region_over_the_edge_say_so(model, slide, tmp_path, capsys):
     out = tmp_path / "o.ome.zarr"
     run(slide, "--model", model, "--out", out, "--mode", "preview", "--region", 100, 0, 500, 50)
@@ -149,6 +177,8 @@ def test_what_cannot_be_is_refused(model, slide, done, tmp_path, capsys):
         ("its folder does not exist", (slide, "--out", tmp_path / "no" / "o.tif")),
         ("stride of 999", (slide, "--out", new, "--stride", 999)),
         ("is an input", (slide, "--out", slide)),
+        ("neither corners", (slide, "--out", new, "--within", "1,2 3")),
+        ("encloses nothing", (slide, "--out", new, "--within", "1,2 3,4")),
     ):
         run(*arguments, "--model", model, expect=2)
         said = capsys.readouterr().err.strip().splitlines()[-1]
