@@ -18,7 +18,7 @@ demo: setup  ## click nuclei in napari; without a display, screenshots and resul
 	$(BIN)/cellpath demo --out demo-output $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--headless)
 
 test: setup lint  ## everything but the slow tests
-	$(SCREEN) $(BIN)/python -m pytest -m "not slow and not gpu"
+	$(SCREEN) $(BIN)/python -m pytest -m "not slow and not gpu" --durations=20
 
 test-all: setup lint  ## the slow ones too
 	$(SCREEN) $(BIN)/python -m pytest -m "not gpu"

@@ -12,8 +12,8 @@ import typer
 
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
+from napari_cellpath.cli.given import boxes_of_table, pixels_of_labels
 from napari_cellpath.cli.running import check_names, rows_of_images, run
-from napari_cellpath.core.box_table import read_boxes
 from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.core.geometry import check_inside
@@ -171,41 +171,18 @@ def hep2(
 
 
 def _take_labels(labels: Sequence[Path], cells_of: dict[Path, _Cells]) -> None:
-    from napari_cellpath.project.interchange.labels import label_pixels
-
-    if len(labels) != len(cells_of):
-        raise TableError(
-            f"{len(labels)} label images were given for {len(cells_of)} images; give one --labels "
-            "for each image, in the same order."
-        )
-    for path, (file, cells) in zip(labels, cells_of.items(), strict=True):
-        pixels, _, _ = label_pixels(path)
-        shape = image_shape(FileImage(str(file)))
-        if pixels.shape != shape:
-            raise TableError(
-                f"{path.name} has {pixels.shape[0]} x {pixels.shape[1]} pixels, {file.name} "
-                f"{shape[0]} x {shape[1]}; give the labels of this image."
-            )
+    given = pixels_of_labels(labels, list(cells_of), "--labels", "label images")
+    for path, file, pixels in given:
         for box in boxes_in(pixels):
-            cells.add(box)
-        if not cells.boxes:
+            cells_of[file].add(box)
+        if not cells_of[file].boxes:
             typer.echo(f"{path.name}: no label; there is no cell to look at.", err=True)
 
 
 def _take_boxes(table: Path, cells_of: dict[Path, _Cells]) -> None:
-    for file, rows in rows_of_images(read_boxes(table), list(cells_of), table).items():
-        shape = image_shape(FileImage(str(file))) if rows else (0, 0)
-        lines: dict[tuple[int, int, int, int], int] = {}
-        for row in rows:
-            box = CellBox(*row.box, uid=row.id)
-            check_box(box, shape, f"{table.name} line {row.line}")
-            before = lines.setdefault(row.box, row.line)
-            if before != row.line:
-                raise TableError(
-                    f"{table.name} line {row.line}: the same box stands in line {before}; a cell "
-                    "that is there twice would vote twice. Leave one out."
-                )
-            cells_of[file].add(box, row.specimen)
+    why = "a cell that is there twice would vote twice"
+    for file, box, row in boxes_of_table(table, list(cells_of), check_box, why):
+        cells_of[file].add(box, row.specimen)
 
 
 def _take_points(

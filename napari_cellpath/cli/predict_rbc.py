@@ -12,9 +12,9 @@ import typer
 
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
-from napari_cellpath.cli.running import check_names, rows_of_images, run
+from napari_cellpath.cli.given import boxes_of_table, pixels_of_labels
+from napari_cellpath.cli.running import check_names, run
 from napari_cellpath.core.annotations import CLASSES, Annotation, ImageFacts, Prediction, Shape
-from napari_cellpath.core.box_table import read_boxes
 from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.region_summary import summarise_regions
 from napari_cellpath.core.region_table import is_judged, region_columns, region_record
@@ -177,38 +177,15 @@ def _is_geojson(out: Path, files: Sequence[Path]) -> bool:
 
 
 def _take_boxes(table: Path, regions_of: dict[Path, _Regions]) -> None:
-    rows = read_boxes(table, may_be_empty=True)
-    for file, of_file in rows_of_images(rows, list(regions_of), table).items():
-        shape = image_shape(FileImage(str(file))) if of_file else (0, 0)
-        lines: dict[tuple[int, int, int, int], int] = {}
-        for row in of_file:
-            box = CellBox(*row.box, uid=row.id)
-            check_box(box, shape, f"{table.name} line {row.line}")
-            before = lines.setdefault(row.box, row.line)
-            if before != row.line:
-                raise TableError(
-                    f"{table.name} line {row.line}: the same box stands in line {before}; a region "
-                    "that is there twice would count twice. Leave one out."
-                )
-            regions_of[file].add(box, row.detection)
+    why = "a region that is there twice would count twice"
+    given = boxes_of_table(table, list(regions_of), check_box, why, may_be_empty=True)
+    for file, box, row in given:
+        regions_of[file].add(box, row.detection)
 
 
 def _take_masks(masks: Sequence[Path], regions_of: dict[Path, _Regions]) -> None:
-    from napari_cellpath.project.interchange.labels import label_pixels
-
-    if len(masks) != len(regions_of):
-        raise TableError(
-            f"{len(masks)} masks were given for {len(regions_of)} images; give one --masks for "
-            "each image, in the same order."
-        )
-    for path, (file, regions) in zip(masks, regions_of.items(), strict=True):
-        pixels, _, _ = label_pixels(path)
-        shape = image_shape(FileImage(str(file)))
-        if pixels.shape != shape:
-            raise TableError(
-                f"{path.name} has {pixels.shape[0]} x {pixels.shape[1]} pixels, {file.name} "
-                f"{shape[0]} x {shape[1]}; give the mask of this image."
-            )
+    for path, file, pixels in pixels_of_labels(masks, list(regions_of), "--masks", "masks"):
+        regions = regions_of[file]
         for box in boxes_of_mask(pixels):
             regions.add(box)
         if not regions.boxes:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QWidget
 
 from napari_cellpath.backend import Backend, shared_backend
@@ -16,12 +15,11 @@ from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.widgets import cell_words
 from napari_cellpath.widgets.cell_session import CellSession
 from napari_cellpath.widgets.cells_table import MARGIN_COLUMN, cell_table_columns
-from napari_cellpath.widgets.dock import ObjectDock
-from napari_cellpath.widgets.keys import shortcut_of
 from napari_cellpath.widgets.method import CellMethod
 from napari_cellpath.widgets.search import FindSettings, Where, number_box
 from napari_cellpath.widgets.sections import SPACING, Choice, fill, narrow
 from napari_cellpath.widgets.specimen_panel import SpecimenSection
+from napari_cellpath.widgets.summed_dock import SummedDock
 
 if TYPE_CHECKING:
     import napari
@@ -48,12 +46,11 @@ PLACES = (
 FIND = "Find and classify"
 TAKE = "Take over and classify"
 CLICK, STOP = "Click cells", "Stop clicking"
-SPECIMEN_EVERY, SPECIMEN_BUSY = 300, 3000  # ms
 FOUND = 0.3
 """Share of the progress bar that finding takes, where cells are found and classified in one go."""
 
 
-class Hep2Dock(ObjectDock):
+class Hep2Dock(SummedDock):
     """Find or mark HEp-2 cells on an image and have their patterns told.
 
     Parameters
@@ -129,16 +126,7 @@ class Hep2Dock(ObjectDock):
         method.add_setting("Click, µm", self.click_um)
         frame.result.scale.hide()
         self.specimen = SpecimenSection()
-        self.unseen = self.specimen.add_button(
-            "Next unseen",
-            "Go to the least certain cell that nobody has looked at. "
-            f"({shortcut_of('next_unseen')})",
-        )
-        frame.add_section(self.specimen)
-        self._specimen_timer = QTimer(self)
-        self._specimen_timer.setSingleShot(True)
-        self._specimen_timer.setInterval(SPECIMEN_EVERY)
-        self._specimen_timer.timeout.connect(self._read_specimen)
+        self.add_summary(self.specimen)
 
     def _click_field(self) -> QDoubleSpinBox:
         return number_box(
@@ -158,7 +146,6 @@ class Hep2Dock(ObjectDock):
         )
         self.source.activated.connect(lambda i: session.choose_source(self.source.itemData(i)))
         self.where.activated.connect(lambda i: self._set_where(self.where.itemData(i)))
-        self.unseen.clicked.connect(lambda: session.go_to_unseen())
         self.specimen.intensity_chosen.connect(self._set_intensity)
         session.sources_changed.connect(self._show_sources)
         session.subject_changed.connect(self._show_sources)
@@ -186,7 +173,7 @@ class Hep2Dock(ObjectDock):
 
     def _set_intensity(self, intensity: str) -> None:
         self.session.set_intensity(intensity)
-        self._specimen_timer.start(SPECIMEN_EVERY)
+        self.sum_up_soon()
 
     # The session's news.
 
@@ -229,22 +216,12 @@ class Hep2Dock(ObjectDock):
     def show_facts(self) -> None:
         """Show what is known of all cells, and of their specimen."""
         super().show_facts()
-        session = self.session
-        cells, method = session.cells, session.method
-        unseen = 0 if cells is None else len(cells.unseen())
-        text = f"Unseen ({unseen:,})" if unseen else "Next unseen"
-        if text != self.unseen.text():
-            self.unseen.setText(text)
-        self.unseen.setEnabled(unseen > 0)
+        cells, method = self.session.cells, self.session.method
         counts = [0] * len(method.classes) if cells is None else cells.counts()
         self.specimen.set_bars(method.classes, method.colours, counts)
-        if not self._specimen_timer.isActive():
-            # Summing up takes a thread its time: seldom while patterns still pour in.
-            busy = len(session.inquiry.jobs) > 0
-            self._specimen_timer.start(SPECIMEN_BUSY if busy else SPECIMEN_EVERY)
 
     @timed
-    def _read_specimen(self) -> None:
+    def read_summary(self) -> None:
         """Have the cells summed up on a thread of its own."""
         session = self.session
         if session.cells is None:
@@ -256,16 +233,6 @@ class Hep2Dock(ObjectDock):
             self.specimen.set_reading(reading, name)
 
         session.inquiry.in_background(session.specimen_reader(), done)
-
-    def show_left(self, unscored: int, stale: int) -> None:
-        """Show how many cells have no valid pattern."""
-        self.label_run(self.classify, "Classify", "Re-classify", unscored, stale)
-        if self.session.method.entry is None:
-            self.classify.setEnabled(False)
-
-    def working_on(self, count: int) -> str:
-        """What is said while so many cells are under way."""
-        return f"Classifying {self.session.kind.count(count)}"
 
     def running(self, count: int) -> tuple[str, float, float | None]:
         """What runs; finding and classifying make one progress."""
@@ -284,7 +251,7 @@ class Hep2Dock(ObjectDock):
         """Everything that ran has ended."""
         self.session.staged = False
         self.session.recolour_now()
-        self._specimen_timer.start(SPECIMEN_EVERY)
+        super().on_idle()
 
     def show_clicking(self, on: bool) -> None:
         """Show whether a click on the canvas adds a cell."""

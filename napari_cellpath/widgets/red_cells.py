@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Layer
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QPushButton, QWidget
 from superqt.utils import signals_blocked
 
@@ -17,8 +16,6 @@ from napari_cellpath.core.requests import DETECTION_FLOOR
 from napari_cellpath.core.vocabulary import Fit, System
 from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.widgets import region_words
-from napari_cellpath.widgets.dock import ObjectDock
-from napari_cellpath.widgets.keys import shortcut_of
 from napari_cellpath.widgets.method import RegionMethod
 from napari_cellpath.widgets.region_session import OWN_WORD, RegionSession
 from napari_cellpath.widgets.region_summary_panel import RegionSummarySection
@@ -34,6 +31,7 @@ from napari_cellpath.widgets.sections import (
     quiet,
     slider,
 )
+from napari_cellpath.widgets.summed_dock import SummedDock
 from napari_cellpath.widgets.type_bars import TypeBars
 
 if TYPE_CHECKING:
@@ -54,11 +52,10 @@ PLACES = (
 DETECT = "Detect and classify"
 TAKE = "Take over and classify"
 DRAW, STOP = "Draw boxes", "Stop drawing"
-SUMMARY_EVERY, SUMMARY_BUSY = 300, 3000  # ms
 LARGEST_OVERLAP = 0.95
 
 
-class RedCellDock(ObjectDock):
+class RedCellDock(SummedDock):
     """Find or mark regions of red cells on an image and have told what they hold.
 
     Parameters
@@ -147,18 +144,9 @@ class RedCellDock(ObjectDock):
         frame.add_section(self.beside)
         frame.add_section(self.bars)
         self.summary_section = RegionSummarySection()
-        self.unseen = self.summary_section.add_button(
-            "Next unseen",
-            "Go to the least certain region that nobody has looked at. "
-            f"({shortcut_of('next_unseen')})",
-        )
         frame.correct.layout().addWidget(self.take_back)
         frame.correct.layout().setSpacing(SPACING)
-        frame.add_section(self.summary_section)
-        self._summary_timer = QTimer(self)
-        self._summary_timer.setSingleShot(True)
-        self._summary_timer.setInterval(SUMMARY_EVERY)
-        self._summary_timer.timeout.connect(self._read_summary)
+        self.add_summary(self.summary_section)
 
     def _connect_own(self) -> None:
         frame, session = self.frame, self.session
@@ -171,7 +159,6 @@ class RedCellDock(ObjectDock):
         self.truth.activated.connect(lambda i: session.choose_truth(self.truth.itemData(i)))
         self.bars.flipped.connect(session.correct)
         self.take_back.clicked.connect(lambda: session.correct(""))
-        self.unseen.clicked.connect(lambda: session.go_to_unseen())
         frame.method.preset_chosen.connect(lambda value: session.use(fit=Fit(value)))
         session.sources_changed.connect(self._show_sources)
         session.judged.connect(self._show_judged)
@@ -272,23 +259,7 @@ class RedCellDock(ObjectDock):
         self.take_back.setEnabled(bool(selected))
 
     @timed
-    def show_facts(self) -> None:
-        """Show what is known of all regions."""
-        super().show_facts()
-        session = self.session
-        regions = session.cells
-        unseen = 0 if regions is None else len(regions.unseen())
-        text = f"Unseen ({unseen:,})" if unseen else "Next unseen"
-        if text != self.unseen.text():
-            self.unseen.setText(text)
-        self.unseen.setEnabled(unseen > 0)
-        if not self._summary_timer.isActive():
-            # Summing up takes a thread its time: seldom while answers still pour in.
-            busy = len(session.inquiry.jobs) > 0
-            self._summary_timer.start(SUMMARY_BUSY if busy else SUMMARY_EVERY)
-
-    @timed
-    def _read_summary(self) -> None:
+    def read_summary(self) -> None:
         """Have the regions summed up on a thread of its own."""
         session = self.session
         if session.cells is None or not len(session.cells):
@@ -301,21 +272,11 @@ class RedCellDock(ObjectDock):
 
         session.inquiry.in_background(session.summary_reader(), done)
 
-    def show_left(self, unscored: int, stale: int) -> None:
-        """Show how many regions have no valid answer."""
-        self.label_run(self.classify, "Classify", "Re-classify", unscored, stale)
-        if self.session.method.entry is None:
-            self.classify.setEnabled(False)
-
-    def working_on(self, count: int) -> str:
-        """What is said while so many regions are under way."""
-        return f"Classifying {self.session.kind.count(count)}"
-
     def on_idle(self) -> None:
         """Everything that ran has ended."""
         if self.session.shown is not None:
             self.session.shown.draw_now()
-        self._summary_timer.start(SUMMARY_EVERY)
+        super().on_idle()
 
     def show_clicking(self, on: bool) -> None:
         """Show whether a drag on the canvas draws a box."""
