@@ -276,9 +276,12 @@ def _columns(regions: RedCellsLayer, rows: NDArray[np.intp]) -> dict[str, Any]:
 
 
 def _sentence(verdict: str, chance: float, held: str) -> str:
-    """What stands beside a rectangle."""
+    """What stands beside a rectangle: its verdict, then its types, two a line."""
     sure = "" if np.isnan(chance) else f"{chance:.2f}"
-    return "\n".join(line for line in (f"{verdict} {sure}".strip(), held) if line) or "…"
+    types = held.split(", ")
+    lines = [f"{verdict} {sure}".strip()]
+    lines += [", ".join(types[i : i + 2]) for i in range(0, len(types), 2)]
+    return "\n".join(line for line in lines if line) or "…"
 
 
 def _table(uids: Sequence[str], columns: Mapping[str, Any]) -> pd.DataFrame:

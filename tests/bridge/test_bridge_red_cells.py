@@ -227,6 +227,9 @@ def test_selected_boxes_are_rectangles_with_their_features(edited, regions):
     regions.toggle([a], "Gran")
     assert edited.layer.features["labels"].tolist()[1] == "Oval, Gran"
     assert edited.layer.features["said"][1].startswith(ABNORMAL)
+    regions.toggle([c], "Gran")
+    lines = edited.layer.features["said"][0].splitlines()[1:]
+    assert [line.count(", ") for line in lines] == [1, 0], "two types a line"
     assert kind_of(edited.layer) is None, "only the points are the objects"
     assert b not in edited.uids
 
