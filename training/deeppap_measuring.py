@@ -22,7 +22,7 @@ from training.initial import imagenet_squeezenet
 from training.trainer import Learner, Rows
 
 LOOK = 1.0
-"""Weight of the look beside the areas: two opinions, added. On folds of Herlev 0.5 to 2 were alike."""
+"""Weight of the look beside the areas: two opinions, added. On Herlev 0.5 to 2 were alike."""
 VIEWS_OF_MASKS = 3
 BORDERS = Borders(zero=0.4, reflect=0.3, background=0.3)
 _SLACK = 0.1

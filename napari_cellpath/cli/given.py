@@ -1,4 +1,4 @@
-"""Boxes that are given to a command, as a table or as labelled pixels, by image."""
+"""What is given to a command in a file: boxes by image, labelled pixels, an outline."""
 
 from __future__ import annotations
 
@@ -78,3 +78,53 @@ def pixels_of_labels(
                 f"{shape[0]} x {shape[1]}; give the {what} of this image."
             )
         yield path, file, pixels
+
+
+def outline_of_file(path: Path) -> tuple[tuple[float, float], ...]:
+    """Corners (row, col) of the one polygon of a GeoJSON file, napari's points.
+
+    The file counts pixel edges of level 0, x before y, as QuPath writes them; what lies beside
+    the image is left to whoever asks.
+
+    Raises
+    ------
+    TableError
+        It is no GeoJSON, holds another number of polygons, or its polygon has holes.
+    """
+    from napari_cellpath.project.interchange.intake import load_json, number
+
+    data = load_json(path)
+    found = list(_polygons(data))
+    if len(found) != 1:
+        raise TableError(f"{path.name} holds {len(found)} polygons; --within takes exactly one.")
+    rings = found[0]
+    if not isinstance(rings, list) or not rings or not all(isinstance(r, list) for r in rings):
+        raise TableError(f"{path.name}: its polygon has no corners.")
+    if len(rings) > 1:
+        raise TableError(
+            f"{path.name}: its polygon has a hole, which would be segmented too; draw it without."
+        )
+    corners = []
+    for place in rings[0]:
+        if not isinstance(place, list) or len(place) < 2:
+            raise TableError(f"{path.name}: a corner needs x and y.")
+        x, y = (number(value, f"{path.name}: a corner") for value in place[:2])
+        corners.append((y - 0.5, x - 0.5))
+    if len(corners) > 1 and corners[0] == corners[-1]:
+        del corners[-1]
+    return tuple(corners)
+
+
+def _polygons(data: Any) -> Iterator[Any]:
+    """The rings of every polygon of GeoJSON, wherever it stands."""
+    if isinstance(data, list):
+        for part in data:
+            yield from _polygons(part)
+    elif isinstance(data, dict):
+        kind, places = data.get("type"), data.get("coordinates")
+        if kind == "Polygon":
+            yield places
+        elif kind == "MultiPolygon" and isinstance(places, list):
+            yield from places
+        for key in ("features", "geometry", "geometries"):
+            yield from _polygons(data.get(key))

@@ -13,14 +13,9 @@ import typer
 
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import options as o
+from napari_cellpath.cli.given import outline_of_file
 from napari_cellpath.cli.running import run
-from napari_cellpath.core.annotations import ImageFacts, Shape
-from napari_cellpath.core.errors import (
-    JobCancelledError,
-    MissingFileError,
-    OutputError,
-    TableError,
-)
+from napari_cellpath.core.errors import JobCancelledError, MissingFileError, OutputError
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.core.requests import FileImage, SegmentRequest
 from napari_cellpath.core.vocabulary import Blend, RegionMode, System
@@ -29,7 +24,7 @@ from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.slides.region_store import JOURNAL, RegionStore
 from napari_cellpath.slides.windows import image_notes, image_shape
 from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2, summarise
-from napari_cellpath.systems.tiling import check_mpp
+from napari_cellpath.systems.tiling import check_mpp, clip_region
 
 _CORNER = re.compile(r"[-+]?[0-9.]+,[-+]?[0-9.]+")
 _ZARR = (".ome.zarr", ".zarr")
@@ -110,7 +105,7 @@ def hspnet(
         model=str(entry.folder),
         store=str(store_path),
         region=region,
-        polygon=_corners(within, image) if within else (),
+        polygon=_corners(within) if within else (),
         stride=stride,
         blend=blend,
         mode=mode,
@@ -150,7 +145,7 @@ def _kind(out: Path) -> tuple[str, bool]:
     raise OutputError(f"{out.name}: give --out a name that ends in .ome.zarr or .tif.")
 
 
-def _corners(within: str, image: FileImage) -> tuple[tuple[float, float], ...]:
+def _corners(within: str) -> tuple[tuple[float, float], ...]:
     """Corners (row, col) as written, or of the one polygon of a file; napari's points.
 
     Raises
@@ -166,20 +161,7 @@ def _corners(within: str, image: FileImage) -> tuple[tuple[float, float], ...]:
         raise MissingFileError(
             f"--within {within}: neither corners 'ROW,COL ROW,COL ...' nor a file."
         )
-    from napari_cellpath.project.interchange.read import read_file
-
-    shape = image_shape(image)
-    facts = ImageFacts(
-        key="slide", name=Path(image.path).name, path=image.path, height=shape[0], width=shape[1]
-    )
-    drawn = [
-        a for a in read_file(path, (facts,), image=facts, system=System.HSPNET).annotations
-        if a.shape is Shape.POLYGON
-    ]  # fmt: skip
-    if len(drawn) != 1:
-        raise TableError(f"{path.name} holds {len(drawn)} polygons; --within takes one.")
-    # Corners of files are pixel edges, a request's are pixel centres.
-    return tuple((float(row) - 0.5, float(col) - 0.5) for row, col in drawn[0].geometry[0])  # type: ignore[misc]
+    return outline_of_file(path)
 
 
 def _clipped(region: tuple[int, int, int, int] | None, shape: tuple[int, int]) -> list[str]:
@@ -187,6 +169,7 @@ def _clipped(region: tuple[int, int, int, int] | None, shape: tuple[int, int]) -
     if region is None:
         return []
     row, col, height, width = region
+    clip_region(region, shape)  # one that does not meet the image is refused, not clipped
     if row >= 0 and col >= 0 and row + height <= shape[0] and col + width <= shape[1]:
         return []
     return [

@@ -127,7 +127,8 @@ def find_model(name: str | Path, system: System | str | None = None) -> ModelEnt
     if system is not None and entry.info.system != system:
         raise UnknownNameError(
             f"The model '{entry.name}' ({entry.folder}) is a {entry.info.system} model, "
-            f"not a {System(system)} one."
+            f"not a {System(system)} one; those are "
+            f"{', '.join(e.name for e in list_models(system)) or 'not on this machine'}."
         )
     return entry
 

@@ -77,6 +77,7 @@ class ObjectDock(FrameDock):
         if not Path(path).suffix:
             path += ".csv"
         try:
+            self.check_export(Path(path), (".csv",))
             count = self.session.export_csv(path)
         except CellpathError as error:
             self._tell("error", str(error))

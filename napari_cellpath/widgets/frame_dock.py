@@ -14,7 +14,7 @@ from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QGuiApplication, QKeySequence
 from qtpy.QtWidgets import QMenu, QShortcut, QVBoxLayout, QWidget
 
-from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.errors import CellpathError, OutputError
 from napari_cellpath.models import ModelEntry, find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.project import trained
@@ -98,6 +98,7 @@ class FrameDock(QWidget):
         frame.subject.image_chosen.connect(session.choose_image)
         frame.subject.model_chosen.connect(lambda name: session.use(entry=self._models.get(name)))
         frame.subject.mpp_edited.connect(session.choose_mpp)
+        frame.subject.mpp_refused.connect(lambda sentence: self._tell("error", sentence))
         frame.job.cancel_requested.connect(session.inquiry.cancel)
         frame.job.free_memory_requested.connect(session.inquiry.free_memory)
         frame.out.copy_requested.connect(self.copy_command)
@@ -129,6 +130,24 @@ class FrameDock(QWidget):
     def suggested_export(self) -> str:
         """Where results would be exported to."""
         raise NotImplementedError
+
+    def check_export(self, path: Path, endings: Sequence[str]) -> None:
+        """Refuse to export to a file of another ending, or over an image that is open.
+
+        Raises
+        ------
+        OutputError
+            Nothing was written.
+        """
+        if not path.name.lower().endswith(tuple(endings)):
+            raise OutputError(
+                f"{path.name} would be a {' or '.join(endings)} file; give it that ending."
+            )
+        target = path.resolve()
+        for layer in self.session.viewer.layers:
+            opened = layer.source.path
+            if opened and Path(str(opened)).resolve() == target:
+                raise OutputError(f"{path} is open as ‘{layer.name}’; choose another file.")
 
     def copied(self, exported: str) -> str:
         """What is said once a command was copied; ``exported`` is where results would go."""

@@ -64,8 +64,9 @@ def detail(regions: RedCellsLayer, selected: Sequence[str], entry: ModelEntry | 
         )
     if np.isnan(call.score):
         return f"<b>Not assessable</b>: {escape(in_words(call.flags))}. {_of_a_person(said)}"
-    held = ", ".join(call.labels) or "none of its types"
-    text = f"<b>{escape(call.label)}</b> {call.score:.3f}, holds {escape(held)}"
+    held = ", ".join(call.labels)
+    text = f"<b>{escape(call.label)}</b> {call.score:.3f}"
+    text += f", holds {escape(held)}" if held else _of_all_types(call.label)
     text += f"; by {escape(call.model)}"
     if entry is None or call.model != entry.label:
         text += " (not the model chosen above)"
@@ -84,6 +85,11 @@ def detail(regions: RedCellsLayer, selected: Sequence[str], entry: ModelEntry | 
     elif said:
         text += " <b>You agree.</b>"
     return text
+
+
+def _of_all_types(verdict: str) -> str:
+    """What is said where no type stands out: the verdict weighs the chances of all."""
+    return f": {escape(verdict)} by all types together, none alone is above its threshold"
 
 
 def _of_a_person(said: str) -> str:

@@ -5,12 +5,13 @@ Views only: they tell the user's wishes by signal and show what they are told.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QDoubleValidator, QIcon
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QComboBox,
     QFormLayout,
@@ -25,6 +26,8 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
 from superqt.utils import signals_blocked
+
+from napari_cellpath.core.geometry import plausible_mpp
 
 SPACING = 6
 _FOLDED, _OPEN = "▸  ", "▾  "
@@ -90,6 +93,7 @@ class SubjectSection(QWidget):
     image_chosen = Signal(object)
     model_chosen = Signal(str)
     mpp_edited = Signal(object)
+    mpp_refused = Signal(str)
     """float, or None when the field was cleared: take the image's own again."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -102,15 +106,13 @@ class SubjectSection(QWidget):
         self.image = narrow(QComboBox())
         self.model = narrow(QComboBox())
         self.mpp = QLineEdit()
+        self._scale = ""  # what is in effect, whatever is being typed
         self.mpp.setFixedWidth(74)
         self.mpp.setPlaceholderText("?")
         self.mpp.setToolTip(
             "Micrometres per pixel. Type a value to override the image's own; clear the field "
             "to take that again."
         )
-        validator = QDoubleValidator(0.01, 100.0, 5, self)
-        validator.setNotation(QDoubleValidator.Notation.StandardNotation)
-        self.mpp.setValidator(validator)
         self.mpp_origin = quiet()
         scale = QHBoxLayout()
         scale.setSpacing(SPACING)
@@ -145,8 +147,9 @@ class SubjectSection(QWidget):
 
     def set_scale(self, mpp: float | None, origin: str) -> None:
         """Show the pixel size in effect and who says so."""
+        self._scale = "" if mpp is None else f"{mpp:.4g}"
         if not self.mpp.hasFocus():
-            self.mpp.setText("" if mpp is None else f"{mpp:.4g}")
+            self.mpp.setText(self._scale)
         self.mpp_origin.setText(origin)
 
     def _on_model(self, index: int) -> None:
@@ -158,7 +161,18 @@ class SubjectSection(QWidget):
             return
         self.mpp.setModified(False)
         text = self.mpp.text().replace(",", ".").strip()
-        self.mpp_edited.emit(float(text) if text else None)
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and plausible_mpp(value) is None:
+            # refused aloud: a validator that swallows keys would make 1 of a typed -1
+            self.mpp_refused.emit(
+                f"‘{text}’ is no pixel size; give micrometres per pixel between 0.01 and 100."
+            )
+            self.mpp.setText(self._scale)
+        else:
+            self.mpp_edited.emit(value)
 
 
 class ActionSection(QWidget):

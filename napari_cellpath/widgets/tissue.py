@@ -239,13 +239,14 @@ class TissueDock(FrameDock):
     def export_to(self, path: str) -> None:
         """Write the region to a file, as its ending says; what goes wrong is told, not raised."""
         try:
+            self.check_export(Path(path), (*tissue_export.FORMATS, *tissue_export.REPORTS))
             work = self.summary.writer(Path(path))
         except CellpathError as error:
             self._tell("error", str(error))
             return
-        self._exported_to = path
 
         def done(said: str) -> None:
+            self._exported_to = path
             self._tell("info", said)
 
         self.session.inquiry.in_background(work, done)

@@ -242,7 +242,7 @@ class TissueSession(TissueLayerSession):
         region.refresh()
         self._read_tiles(region)
         self.region_changed.emit()
-        if not complete:
+        if not complete and not region.store.progress.complete:
             share = region.store.progress.rows_done / max(1, region.facts.shape[0])
             self.told.emit(
                 "info", f"Stopped at {100 * share:.0f} %; what is done stays, and ‘Go on’ does "

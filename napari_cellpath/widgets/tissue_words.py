@@ -67,7 +67,7 @@ def summary(reading: Mapping[str, Any] | None, region: TissueRegion | None) -> s
         text += f" · worst: <b>{escape(worst['class'])}</b>"
         text += f" ({worst['lesions']:,} of size, largest {area(worst['largest_pixels'], mpp)})"
     elif assessed and any(region.facts.abnormal):
-        text += " · nothing abnormal of size"
+        text += _small(reading, region)
     parts = reading.get("merged", {})
     text += "".join(f" · {name} {100 * p['share']:.1f} %" for name, p in parts.items())
     notes = []
@@ -80,6 +80,21 @@ def summary(reading: Mapping[str, Any] | None, region: TissueRegion | None) -> s
     if reading["unreadable"]["pixels"]:
         notes.append(f"{area(reading['unreadable']['pixels'], mpp)} unreadable")
     return text + (f"<br>{'; '.join(notes)}." if notes else "")
+
+
+def _small(reading: Mapping[str, Any], region: TissueRegion) -> str:
+    """What is said where no lesion is large enough: how much is abnormal all the same."""
+    of_class, facts = reading["classes"], region.facts
+    shares = {
+        name: of_class[name]["share"]
+        for name, abnormal in zip(facts.class_names, facts.abnormal, strict=True)
+        if abnormal and of_class[name]["pixels"]
+    }
+    if not shares:
+        return " · nothing abnormal"
+    least = f"{reading['least_lesion_mm2']:g} mm²"
+    parts = ", ".join(f"{escape(name)} {100 * share:.1f} %" for name, share in shares.items())
+    return f" · {parts}, no single lesion of {least}"
 
 
 def provenance(region: TissueRegion | None) -> str:

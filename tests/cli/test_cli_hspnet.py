@@ -13,6 +13,8 @@ import tifffile
 
 from napari_cellpath.backend import connect
 from napari_cellpath.cli import main
+from napari_cellpath.cli.given import outline_of_file
+from napari_cellpath.core.errors import TableError
 from napari_cellpath.core.requests import FileImage, SegmentRequest
 from napari_cellpath.core.vocabulary import CIN_CLASSES
 from napari_cellpath.slides.region_store import UNSEEN, RegionStore
@@ -153,6 +155,35 @@ def test_a_polygon_is_that_of_python_and_of_qupath(model, slide, tmp_path):
     assert 0.3 < inside < 0.7, "of the box round a triangle about half lies in it"
 
 
+def test_outlines_of_files(tmp_path):
+    """A rectangle, a part of several, a polygon off the slide: corners. A hole, two: refused."""
+    ring = [[0.5, 0.5], [10.5, 0.5], [10.5, 5.5], [0.5, 5.5], [0.5, 0.5]]
+    off = [[x - 1000, y] for x, y in ring]
+    one = {"type": "Polygon", "coordinates": [ring]}
+    feature = {"type": "Feature", "geometry": one, "properties": {}}
+    corners = ((0.0, 0.0), (0.0, 10.0), (5.0, 10.0), (5.0, 0.0))
+    path = tmp_path / "p.geojson"
+    for data, expected in (
+        (one, corners),
+        ({"type": "FeatureCollection", "features": [feature]}, corners),
+        ([feature], corners),
+        ({"type": "MultiPolygon", "coordinates": [[ring]]}, corners),
+        ({"type": "Polygon", "coordinates": [off]}, tuple((r, c - 1000) for r, c in corners)),
+    ):
+        path.write_text(json.dumps(data))
+        assert outline_of_file(path) == expected
+    for data, words in (
+        ({"type": "FeatureCollection", "features": [feature, feature]}, "holds 2 polygons"),
+        ({"type": "Point", "coordinates": [1, 2]}, "holds 0 polygons"),
+        ({"type": "Polygon", "coordinates": [ring, ring]}, "has a hole"),
+        ({"type": "Polygon", "coordinates": [[["a", 2]]]}, "a corner"),
+        ({"type": "Polygon", "coordinates": []}, "no corners"),
+    ):
+        path.write_text(json.dumps(data))
+        with pytest.raises(TableError, match=words):
+            outline_of_file(path)
+
+
 def test_a_preview_and_a_region_over_the_edge_say_so(model, slide, tmp_path, capsys):
     out = tmp_path / "o.ome.zarr"
     run(slide, "--model", model, "--out", out, "--mode", "preview", "--region", 100, 0, 500, 50)
@@ -172,6 +203,7 @@ def test_what_cannot_be_is_refused(model, slide, done, tmp_path, capsys):
         ("no pixel size", (slide, "--out", new, "--mpp", 1e9)),
         ("does not exist", (tmp_path / "gone.svs", "--out", new)),
         ("does not meet", (slide, "--out", new, "--region", 900, 0, 10, 10)),
+        ("does not meet", (slide, "--out", new, "--within", "900,0 950,0 900,40")),
         (".ome.zarr or .tif", (slide, "--out", tmp_path / "o.png")),
         ("goes with an OME-Zarr", (slide, "--out", tmp_path / "o.tif", "--probabilities")),
         ("its folder does not exist", (slide, "--out", tmp_path / "no" / "o.tif")),
@@ -181,7 +213,7 @@ def test_what_cannot_be_is_refused(model, slide, done, tmp_path, capsys):
         ("encloses nothing", (slide, "--out", new, "--within", "1,2 3,4")),
     ):
         run(*arguments, "--model", model, expect=2)
-        said = capsys.readouterr().err.strip().splitlines()[-1]
+        (said,) = capsys.readouterr().err.strip().splitlines()
         assert said.startswith("cellpath: ")
         assert word in said
     assert sorted(p.name for p in tmp_path.iterdir()) == before

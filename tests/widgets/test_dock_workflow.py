@@ -5,6 +5,7 @@ import shlex
 
 import numpy as np
 import pytest
+from napari.layers._source import Source
 from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt
@@ -124,6 +125,20 @@ def test_settings_that_change_scores_make_them_stale(dock, qtbot, change):
     assert dock.session.nuclei.stale()
     dock.session.use(**before)
     assert not dock.session.nuclei.stale()
+
+
+@pytest.mark.parametrize("typed", ["-1", "0", "1000", "abc"])
+def test_an_absurd_pixel_size_is_refused_aloud(dock, qtbot, typed):
+    """It is not made into another one: the field shows what is in effect again."""
+    field = dock.frame.subject.mpp
+    before = field.text(), dock.frame.subject.mpp_origin.text()
+    field.setFocus()
+    field.clear()
+    QTest.keyClicks(field, typed)
+    assert field.text() == typed, "no key is swallowed"
+    field.editingFinished.emit()
+    assert (field.text(), dock.frame.subject.mpp_origin.text()) == before
+    assert f"‘{typed}’ is no pixel size" in last_notice()
 
 
 def test_pixel_size_typed_by_the_user_is_sent(dock, qtbot, backend):
@@ -329,6 +344,20 @@ def test_export_that_fails_is_told(dock, qtbot, tmp_path):
     score(dock, qtbot, (75, 60))
     dock.export_to(str(tmp_path / "nowhere" / "x.csv"))
     assert "could not be written" in last_notice()
+
+
+def test_an_open_image_is_not_written_over(dock, viewer, qtbot, tmp_path):
+    """Not by its name, nor under another ending than the table's."""
+    score(dock, qtbot, (75, 60))
+    path = tmp_path / "slide.csv"
+    path.write_bytes(b"pixels")
+    viewer.layers[0]._source = Source(path=str(path))
+    dock.export_to(str(path))
+    assert "is open as" in last_notice()
+    dock.export_to(str(tmp_path / "slide.jpg"))
+    assert "give it that ending" in last_notice()
+    assert path.read_bytes() == b"pixels"
+    assert not (tmp_path / "slide.jpg").exists()
 
 
 def test_duplicated_layer_answers_do_not_cross(dock, viewer, qtbot):
