@@ -246,7 +246,12 @@ class TissueRegion:
         """Show what has been written since."""
         if self.store.provisional is None:
             self._find_first_look()
+        # napari 0.9 keeps a copy of the coarsest level, which is what is shown of a small region
+        # or from afar; replacing the data would forget it, and the place looked at with it.
+        forget = getattr(self.layer, "_reset_thumbnail_level_data", None)
         with napari_call():
+            if forget is not None:
+                forget()
             self.layer.refresh(extent=False)
 
     def _find_first_look(self) -> None:

@@ -124,6 +124,20 @@ def test_the_first_look_is_replaced_in_place(tmp_path, image):
     np.testing.assert_array_equal(shown[131:150:2, 7], seen[131:150:2, 7])
 
 
+def test_the_coarsest_level_grows_too(tmp_path, image):
+    """What napari shows of a region as a whole is what the store holds by now."""
+    shape = (1200, 1400)
+    store = RegionStore.create(tmp_path / "large.ome.zarr", facts(shape=shape, probabilities=False))
+    assert len(store.levels) > 1
+    region = TissueRegion(image, RegionStore.open(store.path))
+    layer = region.layer
+    assert layer.data_level == len(store.levels) - 1
+    assert (np.asarray(layer._slice.image.raw) == UNSEEN).all()
+    store.write_rows(0, np.full((1200, 1400), 3, np.uint8))
+    region.refresh()
+    assert (np.asarray(layer._slice.image.raw) == 3).all()
+
+
 def test_maps_show_what_the_store_holds(store, image):
     """One class's probability, and the entropy, at the region's place."""
     region = TissueRegion(image, store)
