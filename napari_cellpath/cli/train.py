@@ -139,12 +139,10 @@ def evaluate(
     blend: Annotated[
         Blend | None, typer.Option(help="hspnet: weight of overlapping tiles; default the model's.")
     ] = None,
-    least_lesion: Annotated[
+    min_lesion: Annotated[
         float,
         typer.Option(
-            min=0.0,
-            help="hspnet: pieces of called tissue below so many square micrometres (pixels where "
-            "the scale is not known) count as background.",
+            min=0.0, help="hspnet: pieces of called tissue below this area count as none, mm2."
         ),
     ] = 0.0,
     iou: Annotated[
@@ -162,7 +160,7 @@ def evaluate(
     if system is System.HEP2:
         looks = {"average": average, "channel": channel}
     elif system is System.HSPNET:
-        looks = {"stride": stride, "blend": blend, "least_lesion": least_lesion}
+        looks = {"stride": stride, "blend": blend, "least_lesion_mm2": min_lesion}
     elif system is System.RBC:
         looks = {"iou": iou}
     else:

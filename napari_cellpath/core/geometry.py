@@ -76,7 +76,7 @@ def check_box(
     where = f"{what} (rows {row0} to {row1}, columns {col0} to {col1})"
     if row0 >= row1 or col0 >= col1:
         raise OutsideImageError(
-            f"{where} is inverted or has no area; edges are half-open: rows 2 to 4 are 2 and 5."
+            f"{where} is inverted or has no area; row0 and col0 must be less than row1 and col1."
         )
     if row1 <= 0 or col1 <= 0 or row0 >= shape[0] or col0 >= shape[1]:
         raise OutsideImageError(

@@ -11,6 +11,7 @@ import numpy as np
 from napari_cellpath.core.errors import RecipeError
 from napari_cellpath.core.vocabulary import Blend, System
 from napari_cellpath.models import ModelInfo
+from napari_cellpath.systems.hspnet.summary import UNKNOWN_SCALE_UM
 from training import class_metrics as cm
 from training.datasets import CellData
 from training.evaluation import Part, open_evaluation, written
@@ -39,7 +40,7 @@ def evaluate_hspnet(
     *,
     stride: int | None = None,
     blend: Blend | str | None = None,
-    least_lesion: float = 0.0,
+    least_lesion_mm2: float = 0.0,
     part: Part | None = None,
     groups: Sequence[str] | None = None,
     device: str = "auto",
@@ -58,9 +59,8 @@ def evaluate_hspnet(
         Report to write (JSON), or None.
     stride, blend
         Of the tiles; None is the model's own.
-    least_lesion
-        Pieces of called tissue below this area, square micrometres (pixels where the scale is not
-        known), count as background.
+    least_lesion_mm2
+        Pieces of called tissue below this area count as background.
     part, groups, device, should_stop, on_progress
         As of `training.deeppap_evaluation.evaluate_deeppap`.
 
@@ -86,7 +86,7 @@ def evaluate_hspnet(
     info, cells = found.info, found.cells
     tiling = tiling_of_model(info, stride, blend)
     regions = as_models(load_regions(cells, found.chosen, tiling.side, info.mpp), cells, info)
-    least = round(least_lesion / (info.mpp or 1.0) ** 2)
+    least = round(least_lesion_mm2 * 1e6 / (info.mpp or UNKNOWN_SCALE_UM) ** 2)
     scores = score_regions(
         found.network, regions, len(info.classes), tiling, should_stop=should_stop,
         on_progress=on_progress, least_pixels=least,
@@ -98,7 +98,7 @@ def evaluate_hspnet(
         "tile": tiling.side,
         "stride": tiling.step,
         "blend": str(tiling.blend),
-        "least_lesion": least_lesion,
+        "least_lesion_mm2": least_lesion_mm2,
         **region_report(scores, where, info.class_names, cells.grouped_by),
     }
     if info.calibration is not None:

@@ -92,7 +92,7 @@ def test_what_is_measured_is_what_is_predicted(
 def test_small_pieces_can_be_left_out(model: Path, tmp_path: Path) -> None:
     """A least lesion larger than every gland leaves background alone."""
     new = write_glas(tmp_path / "glas", n=2, seed=9, first=50)
-    report = training.evaluate("hspnet", model, new, least_lesion=1e6, device="cpu")
+    report = training.evaluate("hspnet", model, new, least_lesion_mm2=1.0, device="cpu")
     table = np.array(report["confusion"])
     assert table[:, 1:].sum() == 0
     assert report["foreground_dice"] == 0.0
