@@ -81,6 +81,10 @@ def write_card(info: ModelInfo) -> str:
     return "\n".join(lines)
 
 
+def _auc(value: float | None) -> str:
+    return "AUC not measured" if value is None else f"AUC {value}"
+
+
 def _section(title: str, measured: dict[str, Any]) -> list[str]:
     lines = [f"### {title}", "", sentence(measured["protocol"]), ""]
     lines += [
@@ -111,7 +115,7 @@ def _section(title: str, measured: dict[str, Any]) -> list[str]:
     if first is not None:
         lines += ["By type (of the first row of the table):", ""]
         lines += [
-            f"- {name}: AUC {row['auc']}, {row['n']} boxes; threshold {row['threshold']:g}"
+            f"- {name}: {_auc(row['auc'])}, {row['n']} boxes; threshold {row['threshold']:g}"
             for name, row in first["by_type"].items()
         ]
     return [*lines, ""]
