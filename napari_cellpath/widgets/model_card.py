@@ -48,38 +48,41 @@ def measured(info: ModelInfo) -> str:
     return "accuracy not measured"
 
 
-def _of_pixels(info: ModelInfo) -> str:
-    """How well a model tells the class of pixels; empty where it was not measured."""
+def _of_regions(info: ModelInfo, key: str) -> tuple[str, Mapping[str, Any], Mapping[str, Any]]:
+    """Where regions were measured by this key, the report of that place, its part on regions."""
     for place in _FIRST:
         report = info.metrics.get(place, {})
         regions = report.get("regions", {}) if isinstance(report, Mapping) else {}
-        if not isinstance(regions, Mapping) or not isinstance(regions.get("dice"), float):
-            continue
-        return (
-            f"measured mean Dice of all classes {regions['dice']:.2f}"
-            f"{_between(regions.get('dice_interval'))}, "
-            f"all but {info.class_names[0]} against it {regions['foreground_dice']:.2f}, on "
-            f"{regions['n']} regions of {regions['n_groups']} {regions['grouped_by']}s "
-            f"{_NAMES[place]}"
-        )
-    return ""
+        if isinstance(regions, Mapping) and isinstance(regions.get(key), float):
+            return place, report, regions
+    return "", {}, {}
+
+
+def _of_pixels(info: ModelInfo) -> str:
+    """How well a model tells the class of pixels; empty where it was not measured."""
+    place, _, regions = _of_regions(info, "dice")
+    if not place:
+        return ""
+    return (
+        f"measured mean Dice of all classes {regions['dice']:.2f}"
+        f"{_between(regions.get('dice_interval'))}, "
+        f"all but {info.class_names[0]} against it {regions['foreground_dice']:.2f}, on "
+        f"{regions['n']} regions of {regions['n_groups']} {regions['grouped_by']}s {_NAMES[place]}"
+    )
 
 
 def _of_types(info: ModelInfo) -> str:
     """How well a model tells several types of one region; empty where it was not measured."""
-    for place in _FIRST:
-        report = info.metrics.get(place, {})
-        regions = report.get("regions", {}) if isinstance(report, Mapping) else {}
-        if not isinstance(regions, Mapping) or not isinstance(regions.get("macro_auc"), float):
-            continue
-        exact = regions.get("exact_match")
-        more = f", all types right {exact:.2f}" if isinstance(exact, float) else ""
-        detector = report.get("detector", {})
-        found = detector.get("ap") if isinstance(detector, Mapping) else None
-        more += f"; detector AP {found:.2f}" if isinstance(found, float) else ""
-        where = f"on {regions.get('n', 0):,} regions {_NAMES[place]}"
-        return f"measured macro AUC of the types {regions['macro_auc']:.2f}{more}, {where}"
-    return ""
+    place, report, regions = _of_regions(info, "macro_auc")
+    if not place:
+        return ""
+    exact = regions.get("exact_match")
+    more = f", all types right {exact:.2f}" if isinstance(exact, float) else ""
+    detector = report.get("detector", {})
+    found = detector.get("ap") if isinstance(detector, Mapping) else None
+    more += f"; detector AP {found:.2f}" if isinstance(found, float) else ""
+    where = f"on {regions.get('n', 0):,} regions {_NAMES[place]}"
+    return f"measured macro AUC of the types {regions['macro_auc']:.2f}{more}, {where}"
 
 
 def tip(entry: ModelEntry) -> str:
