@@ -313,20 +313,17 @@ def monai_over_default(architecture: str, side: int, rounds: int) -> float | Non
     return round(found.best["monai"] / found.best["ours"], 2)
 
 
-class _Noise:
-    """An image as large as asked that exists only where it is looked at."""
-
-    dtype = np.dtype(np.uint8)
-
-    def __init__(self, side: int) -> None:
-        self.shape = side, side, 3
-
-    def __getitem__(self, key: Any) -> np.ndarray:
-        rows, cols = key[0], key[1]
-        row, col = np.ogrid[rows, cols]
-        return np.stack([(row * 7 + col * 3) % 251, (row + col) % 256, row ^ col & 255], 2).astype(
-            np.uint8
-        )
+def write_large_slide(path: Path, side: int) -> FileImage:
+    """A slide of this side, written tile by tile: this process must not have held it."""
+    row, col = np.ogrid[:256, :256]
+    square = np.stack([(row * 7 + col * 3) % 251, (row + col) % 256, row ^ col], 2).astype(np.uint8)
+    count = (-(-side // 256)) ** 2
+    tifffile.imwrite(
+        path, (square for _ in range(count)), shape=(side, side, 3), dtype=np.uint8,
+        photometric="rgb", tile=(256, 256), compression="zlib", compressionargs={"level": 1},
+        resolution=(1e4, 1e4), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    return FileImage(str(path))
 
 
 def hold(side: int) -> None:
@@ -340,7 +337,8 @@ def hold(side: int) -> None:
         forward = BatchedForward(torch.device("cpu"), "fp32")
 
         def run(name: str, size: int) -> None:
-            image, store = MemoryImage(_Noise(size), mpp=1.0), str(folder / f"{name}.ome.zarr")
+            image = write_large_slide(folder / f"{name}.tif", size)
+            store = str(folder / f"{name}.ome.zarr")
             # Tiles side by side: what is held does not depend on the stride, the time does.
             plan = SegmentPlan(SegmentRequest(image, model, store, stride=TILE))
             drive(plan, predictor, forward)
@@ -352,6 +350,15 @@ def hold(side: int) -> None:
 
 
 def _peak() -> int:
+    """Largest resident memory of this program, bytes.
+
+    Where it can be read, not ``ru_maxrss``: that of a child begins with its parent's.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -35,6 +35,8 @@ BATCH = {"cpu": 1, "cuda": 8, "mps": 4}
 """Tiles of a network batch: one fills a processor's cores, a graphics card wants more."""
 BAND_BYTES = 64 << 20
 """Of the pixels that are read at once for the thumbnail."""
+READ_ROWS = 128
+"""Of a region that are read at once: a wide one's must not lie beside their copies."""
 
 
 class TissuePredictor:
@@ -159,8 +161,10 @@ class TissuePredictor:
         if step.all_cols is not None:
             strips.begin_row(row, step.all_cols)
         if step.read is not None and step.source is not None:
-            box = step.read[0], 0, step.read[1], layout.padded[1]
-            strips.add_source(step.read[0], read_frame(step.source, layout, box, damaged))
+            begin, end = step.read
+            for top in range(begin, end, READ_ROWS):
+                box = top, 0, min(top + READ_ROWS, end), layout.padded[1]
+                strips.add_source(top, read_frame(step.source, layout, box, damaged))
         for first in range(0, len(step.cols), payload.batch):
             cols = step.cols[first : first + payload.batch]
             tiles = [strips.tile(row, col) for col in cols]

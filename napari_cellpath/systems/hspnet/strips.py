@@ -7,6 +7,7 @@ taken and added in two parts. Rows that no later tile reaches leave as bytes.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from napari_cellpath.systems.hspnet.layout import Layout
 
 WINDOW_TILES = 4
 """Tiles' widths that are normalised at once: less is redone where windows overlap, more is held."""
+BLOCK = 2000
+"""Columns that are read out at once, about: what that needs beside the sums does not grow."""
+KINDS = 8
+"""Patterns of weights that are kept; inner blocks are all alike."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +86,7 @@ class Strips:
         self._window_at = (-1, -1)
         # Tile rows whose weights still count, with the columns that were computed.
         self._recent: deque[tuple[int, tuple[int, ...]]] = deque()
-        self._full: dict[tuple[int, ...], Tensor] = {}
+        self._kinds: dict[tuple[object, ...], Tensor] = {}
 
     @property
     def memory_bytes(self) -> int:
@@ -140,17 +145,37 @@ class Strips:
         while self._recent and self._recent[0][0] + self._high <= row:
             self._recent.popleft()
         bands = []
-        left = self.layout.offset[1]
-        columns = slice(left, left + self.layout.shape[1])
         for offset, at, count in self._parts(row, end):
-            sums = self._sums[:, at : at + count]
             if emit:
-                weights = self._weight_sums(row + offset, count)[:, columns]
-                bands.append(self._band(row + offset, sums[:, :, columns], weights))
-            sums.zero_()
+                bands.append(self._band(row + offset, at, count))
+            self._sums[:, at : at + count].zero_()
         return bands
 
-    def _band(self, row: int, sums: Tensor, weights: Tensor) -> Band:
+    def _band(self, row: int, at: int, count: int) -> Band:
+        left, width = self.layout.offset[1], self.layout.shape[1]
+        n_classes = len(self._sums)
+        labels = np.empty((count, width), np.uint8)
+        shares = np.empty((n_classes, count, width), np.uint8) if self._probabilities else None
+        for begin, end in self._blocks(left, left + width):
+            sums = self._sums[:, at : at + count, begin:end]
+            weights = self._weight_sums(row, count, begin, end)
+            here = slice(begin - left, end - left)
+            labels[:, here] = self._labels(sums, weights).cpu().numpy()
+            if shares is not None:
+                found = sums / weights.clamp_min(1e-12)
+                shares[:, :, here] = found.mul_(255).round_().to(torch.uint8).cpu().numpy()
+        return Band(row, labels, shares)
+
+    def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Columns cut where tiles begin, so that inner blocks lie alike under the tiles."""
+        stride = self.layout.stride[1]
+        step = stride * max(1, BLOCK // stride)
+        while begin < end:
+            following = min(end, begin - begin % step + step)
+            yield begin, following
+            begin = following
+
+    def _labels(self, sums: Tensor, weights: Tensor) -> Tensor:
         labels = torch.zeros(sums.shape[1:], dtype=torch.uint8, device=self._device)
         # Class by class: torch's argmax over the first dimension is several times slower.
         best = sums[0].clone()
@@ -160,35 +185,30 @@ class Strips:
             torch.maximum(best, sums[number], out=best)
         if not bool(torch.isfinite(best).all()):
             raise ModelError("The network gave no numbers; its weights are damaged.")
-        labels.masked_fill_(weights <= 0, SKIPPED)
-        probabilities = None
-        if self._probabilities:
-            shares = sums / weights.clamp_min(1e-12)
-            probabilities = shares.mul_(255).round_().to(torch.uint8).cpu().numpy()
-        return Band(row, labels.cpu().numpy(), probabilities)
+        return labels.masked_fill_(weights <= 0, SKIPPED)
 
-    def _weight_sums(self, row: int, count: int) -> Tensor:
-        """Sums of the tiles' weights over rows row..row+count, (count, width)."""
-        width = self.layout.padded[1]
-        reach = [(start, cols) for start, cols in self._recent if start < row + count]
-        whole = all(cols == self.layout.col_starts for _, cols in reach)
-        key = (count, *(row - start for start, _ in reach))
-        if whole and key in self._full:
-            return self._full[key]
-        total = torch.zeros(count, width, device=self._device)
+    def _weight_sums(self, row: int, count: int, begin: int, end: int) -> Tensor:
+        """Sums of the tiles' weights over rows row..row+count, (count, end - begin)."""
+        high, wide = self.layout.tile
+        reach = [
+            (start - row, tuple(c - begin for c in cols[bisect_right(cols, begin - wide) :
+                                                        bisect_left(cols, end)]))
+            for start, cols in self._recent
+            if row - high < start < row + count
+        ]  # fmt: skip
+        key = count, end - begin, *reach
+        if key in self._kinds:
+            return self._kinds[key]
+        total = torch.zeros(count, end - begin, device=self._device)
         for start, cols in reach:
-            first, last = max(row, start), min(row + count, start + self._high)
-            if last <= first:
-                continue
-            rows = slice(first - start, last - start)
+            first, last = max(0, start), min(count, start + high)
+            rows = self._weights[first - start : last - start]
             for col in cols:
-                total[first - row : last - row, col : col + self.layout.tile[1]] += self._weights[
-                    rows
-                ]
-        if whole:
-            if len(self._full) > 2:  # interior bands are all alike
-                self._full.clear()
-            self._full[key] = total
+                left, right = max(0, col), min(end - begin, col + wide)
+                total[first:last, left:right] += rows[:, left - col : right - col]
+        if len(self._kinds) >= KINDS:
+            self._kinds.clear()
+        self._kinds[key] = total
         return total
 
     def _parts(self, row: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -239,7 +259,7 @@ def blend_image(
                 strips.add(row, col, network(strips.tile(row, col))[0])
             first, last = layout.band(number)
             for offset, at, count in strips._parts(first, last):
-                weights = strips._weight_sums(first + offset, count)
+                weights = strips._weight_sums(first + offset, count, 0, layout.padded[1])
                 out[:, first + offset : first + offset + count] = (
                     strips._sums[:, at : at + count] / weights
                 ).numpy()
