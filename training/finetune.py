@@ -293,7 +293,9 @@ class FineTuning:
         own = self.kit.shipped(
             self._training_features(child), self.sides.data, self.sides.targets, self.sides.train
         )
-        return own if self.shipped is None or not head_only else merged_features(self.shipped, own)
+        if self.shipped is None or not head_only:
+            return own
+        return merged_features(self.kit.carried(self.shipped), own)
 
     def _arrays(self, child: Any, head_only: bool) -> dict[str, NDArray[Any]]:
         exact = network_arrays(child, half=False)

@@ -1,9 +1,9 @@
 """The fast way of fine-tuning: the trunk stays, the head learns from cached features.
 
 Every step sees a batch of the new cells' features and, beside it, as many of those the parent
-carries of its own training cells, drawn evenly over their classes. With a validation part the
-share of the old and the epoch are chosen on it, the parent's own head (epoch 0) among the
-choices; without one the recipe's values stand.
+carries of its own training cells, drawn evenly over their classes (see `drawn_as_often`). With a
+validation part the share of the old and the epoch are chosen on it, the parent's own head (epoch
+0) among the choices; without one the recipe's values stand.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
+from napari_cellpath.models.format import STANDS_FOR
 from training.checkpoint import write_whole
 from training.fit import Fit, Metrics, StopCheck, cosine_factor, make_fabric
 from training.objective import Objective, OneClass
@@ -211,8 +212,24 @@ class HeadTrainer:
         return loss
 
 
+def drawn_as_often(shipped: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
+    """How often to draw each row a parent carries, (n,), as a share of all.
+
+    Evenly over classes of any fineness; where the parent says what its rows stand for, half of
+    them as often as that: labels that are judged one by one else learn from a world in which all
+    that is rare is common.
+    """
+    fine = shipped["fine"].astype(np.int64)
+    even = 1.0 / np.bincount(fine)[fine]
+    even /= even.sum()
+    if STANDS_FOR not in shipped:
+        return even
+    fair = shipped[STANDS_FOR].astype(np.float64)
+    return (even + fair / fair.sum()) / 2
+
+
 class Replay:
-    """Draws from the features a parent carries, evenly over classes of any fineness."""
+    """Draws from the features a parent carries: see `drawn_as_often`."""
 
     def __init__(
         self,
@@ -223,8 +240,7 @@ class Replay:
     ) -> None:
         self.features = torch.from_numpy(shipped["features"].astype(np.float32))
         self.targets = objective.tensor(shipped["targets"])
-        fine = shipped["fine"].astype(np.int64)
-        self.weights = torch.from_numpy(1.0 / np.bincount(fine)[fine])
+        self.weights = torch.from_numpy(drawn_as_often(shipped))
         self.generator = generator
         self.device = device
         self.objective = objective

@@ -203,6 +203,10 @@ class FineTuneKit(ABC):
         """How the parent's or the child's probabilities are read, where its kind needs to know."""
         del child
 
+    def carried(self, shipped: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """What the parent carries, as the child will carry it on."""
+        return shipped
+
     def shipped(
         self, features: NDArray[np.float32], data: CellData, targets: NDArray[Any], rows: Rows
     ) -> dict[str, NDArray[Any]]:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_cellpath.core.errors import JobCancelledError, OutputError
-from napari_cellpath.models.format import MAX_FEATURES_BYTES
+from napari_cellpath.models.format import MAX_FEATURES_BYTES, STANDS_FOR
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork
 from training.checkpoint import write_whole
 from training.datasets import CellRecord
@@ -244,14 +244,24 @@ def merged_features(
     moved = dict(own)
     for key in ("fine", "groups"):
         moved[key] = own[key] + int(parent[key].max()) + 1
-    both = {key: np.concatenate([parent[key], moved[key]]) for key in parent}
-    rows = [
-        cell for cell, _ in choose_views(
-            both["fine"].tolist(), [f"{g:06d}" for g in both["groups"]], 1,
-            room_for(both["features"].shape[1]),
-        )
-    ]  # fmt: skip
-    return {key: values[rows] for key, values in both.items()}
+    # An older parent knows less of its cells than its child does.
+    both = {key: np.concatenate([parent[key], moved[key]]) for key in parent if key in moved}
+    a_row = sum(values[0].nbytes for values in both.values())
+    rows = np.array(
+        [
+            cell for cell, _ in choose_views(
+                both["fine"].tolist(), [f"{g:06d}" for g in both["groups"]], 1,
+                int(_SHARE * MAX_FEATURES_BYTES) // a_row,
+            )
+        ]
+    )  # fmt: skip
+    left = {key: values[rows] for key, values in both.items()}
+    if STANDS_FOR in both:  # those that stay stand for those that do not
+        before = np.bincount(both["fine"], both[STANDS_FOR])
+        after = np.bincount(left["fine"], left[STANDS_FOR])
+        grown = before[left["fine"]] / after[left["fine"]]
+        left[STANDS_FOR] = (left[STANDS_FOR] * grown).astype(np.float32)
+    return left
 
 
 def room_for(d: int, further: int = 2) -> int:

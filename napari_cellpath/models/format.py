@@ -32,6 +32,8 @@ FORMAT = 2
 """1: without calibration. A model that has none is still written as 1, for older programs."""
 WEIGHTS, INFO, CARD = "model.safetensors", "model.json", "card.md"
 FEATURES = "features.safetensors"
+STANDS_FOR, OUT_OF_FOLD = "stands_for", "out_of_fold"
+"""Of a row of features: how many training cells it stands for; what heads that never saw it say."""
 MAX_INFO_BYTES = 4 * 2**20
 MAX_WEIGHTS_BYTES = 2 * 2**30
 MAX_FEATURES_BYTES = 3 * 2**20
@@ -234,7 +236,10 @@ def read_features(folder: Path | str) -> dict[str, NDArray[Any]] | None:
     dict or None
         ``features`` (n, d) float16, ``targets``, ``fine`` and ``groups`` (n,) whole numbers;
         of several labels ``targets`` (n, n_classes) and ``verdicts`` (n,) int8 (see
-        docs/model-format.md). None where the model carries none.
+        docs/model-format.md). Where they are there, ``stands_for`` (n,) float32 says how many
+        training cells a row stands for, and ``out_of_fold`` (n, n_classes) float16 the
+        probabilities by heads that never saw it (NaN: no fold held it). None where the model
+        carries none.
 
     Raises
     ------
@@ -258,7 +263,8 @@ def _features_from(path: Path, n_classes: int) -> dict[str, NDArray[Any]]:
 def check_features(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: str) -> None:
     """Raise `ModelError` unless the arrays are trunk features as `read_features` gives them."""
     several = "verdicts" in arrays
-    if set(arrays) - {"verdicts"} != {"features", "targets", "fine", "groups"}:
+    further = {"verdicts", STANDS_FOR, OUT_OF_FOLD}
+    if set(arrays) - further != {"features", "targets", "fine", "groups"}:
         raise ModelError(
             f"{where} must hold features, targets, fine and groups, not {', '.join(arrays)}."
         )
@@ -275,6 +281,16 @@ def check_features(arrays: Mapping[str, NDArray[Any]], n_classes: int, where: st
             raise ModelError(f"{where}: {name} must be one whole number a row of features.")
         if values.min() < 0:
             raise ModelError(f"{where}: {name} must not be negative.")
+    share = arrays.get(STANDS_FOR, np.ones(len(features), np.float32))
+    if share.shape != features.shape[:1] or share.dtype != np.float32:
+        raise ModelError(f"{where}: {STANDS_FOR} must be one float32 a row of features.")
+    if not (np.isfinite(share) & (share > 0)).all():
+        raise ModelError(f"{where}: {STANDS_FOR} must be finite and above nought.")
+    said = arrays.get(OUT_OF_FOLD, np.zeros((len(features), n_classes), np.float16))
+    if said.shape != (len(features), n_classes) or said.dtype != np.float16:
+        raise ModelError(f"{where}: {OUT_OF_FOLD} must be float16 of rows x classes.")
+    if bool(((said < 0) | (said > 1)).any()):
+        raise ModelError(f"{where}: {OUT_OF_FOLD} must lie between 0 and 1.")
     if not several and arrays["targets"].max() >= n_classes:
         raise ModelError(f"{where}: a target is not among the model's {n_classes} classes.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,7 +76,6 @@ def write_blinded_to_type(model: Path, kind: str, folder: Path) -> Path:
     """
     from napari_cellpath.systems.rbc.verdict import PREFIX
     from training.rbc.boosting import fit_booster
-    from training.rbc.reboost import fit_heads, out_of_fold
     from training.rbc.recipe import RbcBooster
 
     network, info = load_network(model)
@@ -83,13 +83,19 @@ def write_blinded_to_type(model: Path, kind: str, folder: Path) -> Path:
     column = info.class_names.index(kind)
     left = shipped["targets"][:, column] == 0
     kept = {key: values[left] for key, values in shipped.items()}
-    seen, targets = kept["features"].astype(np.float32), kept["targets"]
     groups = [str(g) for g in kept["groups"]]
     settings = RbcBooster()
-    given = out_of_fold(network.heads, seen, targets, groups, settings.folds, 0)
-    booster = fit_booster(given, kept["verdicts"], groups, settings, 0).booster
+    given = np.zeros(kept["targets"].shape)
+    fold_of = kept["groups"] % settings.folds
+    for fold in range(settings.folds):
+        held = fold_of == fold
+        given[held] = _told_by(_new_heads(network.heads, kept, ~held), kept, held)
+    booster = fit_booster(
+        given, kept["verdicts"], groups, settings, 0, kept["stands_for"].astype(float)
+    ).booster
     assert booster is not None, f"{model} carries too few boxes"
-    network.heads = fit_heads(network.heads, torch.from_numpy(seen), torch.from_numpy(targets), 0)
+    kept["out_of_fold"] = given.astype(np.float16)
+    network.heads = _new_heads(network.heads, kept, np.ones(len(given), dtype=bool))
     tensors = network_arrays(network.eval(), half=True) | booster.tensors()
     assert all(name.startswith(PREFIX) for name in booster.tensors())
     thresholds = [0.5] * len(info.classes)
@@ -102,6 +108,34 @@ def write_blinded_to_type(model: Path, kind: str, folder: Path) -> Path:
     card = f"# {folder.name}\n\n{model.name} that was never shown {kind}, for tests.\n"
     save_model(folder, info, tensors, card, kept)
     return folder
+
+
+def _new_heads(like: Any, kept: dict[str, np.ndarray], rows: np.ndarray) -> Any:
+    """Heads fitted from nothing to some rows, drawn as often as what they stand for."""
+    from napari_cellpath.systems.rbc.network import LabelHeads
+    from training.rbc.objective import masked_loss
+
+    torch.manual_seed(0)
+    heads = LabelHeads(like.n_features, like.n_types, like.weight1.shape[1], like.dropout.p)
+    seen = torch.from_numpy(kept["features"][rows].astype(np.float32))
+    targets = torch.from_numpy(kept["targets"][rows])
+    often = torch.from_numpy(kept["stands_for"][rows])
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=2e-3, weight_decay=0.02)
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * (1 - step / STEPS)
+        some = torch.multinomial(often, 128, replacement=True)
+        loss = masked_loss(heads(seen[some]), targets[some], None, 0.02)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return heads.eval()
+
+
+def _told_by(heads: Any, kept: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    with torch.inference_mode():
+        seen = torch.from_numpy(kept["features"][rows].astype(np.float32))
+        return heads(seen).double().sigmoid().numpy()
 
 
 def _features_of(model: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from napari_cellpath.systems.catalogue import build
 from tests.support.models import write_random_model
 from training.datasets import read_cells
 from training.deeppap_recipe import Data
+from training.finetune_head import drawn_as_often
 from training.scoring import score_cells
 from training.trunk_features import (
     FeatureCache,
@@ -114,6 +115,19 @@ def test_tampered_features_are_refused(tmp_path: Path) -> None:
         "NaN": {**_shipped(), "features": np.full((60, 512), np.nan, np.float16)},
         "one whole number a row": {**_shipped(), "groups": np.zeros(3, np.int32)},
         "not among the model's 2 classes": {**_shipped(), "targets": np.full(60, 2, np.int16)},
+        "stands_for must be one float32 a row": {**_shipped(), "stands_for": np.ones(60)},
+        "stands_for must be finite and above nought": {
+            **_shipped(),
+            "stands_for": np.zeros(60, np.float32),
+        },
+        "out_of_fold must be float16 of rows x classes": {
+            **_shipped(),
+            "out_of_fold": np.zeros((60, 3), np.float16),
+        },
+        "out_of_fold must lie between 0 and 1": {
+            **_shipped(),
+            "out_of_fold": np.full((60, 2), 1.5, np.float16),
+        },
         "larger than 3 MB": _shipped(MAX_FEATURES_BYTES // 2048),
     }
     bad["larger than 3 MB"] = {
@@ -134,3 +148,27 @@ def test_merged_features_keep_both_and_fit() -> None:
     assert set(both["fine"]) == {0, 1, 2, 3}
     assert (both["fine"] >= 2).sum() == 80
     assert both["groups"][both["fine"] >= 2].min() > parent["groups"].max()
+
+
+def test_rows_that_stay_stand_for_those_that_do_not() -> None:
+    """Each class keeps its number of training cells when rows have to go."""
+    parent, own = _shipped(3000), _shipped(40)
+    for carried, share in ((parent, 2.0), (own, 1.0)):
+        carried["stands_for"] = np.full(len(carried["fine"]), share, np.float32)
+    both = merged_features(parent, own)
+    assert len(both["fine"]) < len(parent["fine"]) + len(own["fine"])
+    old, new = np.bincount(parent["fine"]) * 2.0, np.bincount(own["fine"])
+    np.testing.assert_allclose(
+        np.bincount(both["fine"], both["stands_for"]), [*old, *new], rtol=1e-5
+    )
+    older = merged_features({k: v for k, v in parent.items() if k != "stands_for"}, own)
+    assert set(older) == {"features", "targets", "fine", "groups"}
+
+
+def test_carried_cells_are_drawn_evenly_or_half_as_often_as_they_occurred() -> None:
+    """Without `stands_for` classes are even; with it half of the draws are at their share."""
+    shipped = {"fine": np.array([0, 0, 0, 1], np.int16)}
+    np.testing.assert_allclose(drawn_as_often(shipped), [1 / 6, 1 / 6, 1 / 6, 1 / 2])
+    shipped["stands_for"] = np.array([3, 3, 3, 1], np.float32)
+    half, even, fair = 1 / 2, np.array([1 / 6, 1 / 6, 1 / 6, 1 / 2]), np.array([0.3, 0.3, 0.3, 0.1])
+    np.testing.assert_allclose(drawn_as_often(shipped), half * even + half * fair)

@@ -70,6 +70,7 @@ def fit_booster(
     groups: list[str],
     settings: RbcBooster,
     seed: int,
+    count: Values | None = None,
 ) -> Boosted:
     """Fit a booster to out-of-fold probabilities of the heads.
 
@@ -81,11 +82,14 @@ def fit_booster(
         (n,) 1 abnormal, 0 normal, -1 not known; the last are left out.
     groups
         Of each row; see `folds_of`.
+    count
+        (n,) how many regions each row stands for; None: one.
     """
     rows = np.flatnonzero((verdicts != UNKNOWN) & np.isfinite(probabilities).all(axis=1))
     out = np.full(len(verdicts), np.nan)
     fold_of = np.full(len(verdicts), -1, dtype=np.intp)
     x, y = probabilities[rows], verdicts[rows]
+    share = np.ones(len(rows)) if count is None else count[rows]
     where = [groups[i] for i in rows]
     fewest = min(int((y == 0).sum()), int((y == 1).sum()))
     if fewest < LEAST or len(set(where)) < 2:
@@ -95,16 +99,18 @@ def fit_booster(
     for number in range(folds):
         learn, held = fold_of[rows] != number, fold_of[rows] == number
         if held.any() and len(set(y[learn].tolist())) == 2:
-            out[rows[held]] = _fit(x[learn], y[learn], settings, seed).probability(x[held])
-    return Boosted(_fit(x, y, settings, seed), out, fold_of)
+            out[rows[held]] = _fit(x[learn], y[learn], share[learn], settings, seed).probability(
+                x[held]
+            )
+    return Boosted(_fit(x, y, share, settings, seed), out, fold_of)
 
 
-def _fit(x: Values, y: NDArray[np.int8], settings: RbcBooster, seed: int) -> Booster:
+def _fit(x: Values, y: NDArray[np.int8], share: Values, settings: RbcBooster, seed: int) -> Booster:
     classifier = GradientBoostingClassifier(
         n_estimators=settings.trees, learning_rate=settings.rate, max_depth=settings.depth,
         subsample=settings.subsample, random_state=seed,
     )  # fmt: skip
-    return Booster.of(classifier.fit(x, y))
+    return Booster.of(classifier.fit(x, y, sample_weight=share))
 
 
 def largest_abnormal(probabilities: Values, abnormal: list[bool]) -> Values:

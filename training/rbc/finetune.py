@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from napari_cellpath.models import Calibration, read_tensors
-from napari_cellpath.models.format import FEATURES
+from napari_cellpath.models.format import FEATURES, OUT_OF_FOLD
 from napari_cellpath.systems.loading import load_network
 from napari_cellpath.systems.rbc.boxes import RegionInput
 from napari_cellpath.systems.rbc.verdict import PREFIX, Booster
@@ -30,7 +31,7 @@ from training.rbc.measured import Judge
 from training.rbc.objective import SeveralLabels
 from training.rbc.patches import RbcPatches, cut_patches
 from training.rbc.project import read_project
-from training.rbc.reboost import reboost
+from training.rbc.reboost import Heads, Settled, reboost
 from training.rbc.recipe import RbcRecipe
 from training.rbc.redetect import retrained_detector
 from training.rbc.regions import UNKNOWN
@@ -98,6 +99,9 @@ class RbcKit(FineTuneKit):
     _booster: Booster | None = field(default=None, init=False)
     _judges: dict[bool, Judge] = field(default_factory=dict, init=False)
     _detector: nn.Module | None = field(default=None, init=False)
+    _heads: nn.Module | None = field(default=None, init=False)
+    _settled: Settled | None = field(default=None, init=False)
+    _should_stop: StopCheck | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.wanted = RegionInput.of(self.info.input, self.info.name)
@@ -160,6 +164,7 @@ class RbcKit(FineTuneKit):
         judge = Judge(info.classes, thresholds, self._booster, info.threshold)
         self._judges = {False: judge, True: judge}
         self._detector = cascade.detector
+        self._heads = copy.deepcopy(cascade.heads)
         return PatchNetwork(cascade.trunk, cascade.heads).eval()
 
     def tensors(self, folder: Path) -> dict[str, NDArray[Any]]:
@@ -190,6 +195,7 @@ class RbcKit(FineTuneKit):
         self, network: PatchNetwork, folder: Path | None, should_stop: StopCheck | None
     ) -> RegionFeatures:
         """Features; kept in memory or, where there is a folder, on disk."""
+        self._should_stop = should_stop
         if folder is not None:
             self._out = folder.parent
         return RegionFeatures(network, self.wanted, FeatureFiles(folder), should_stop)
@@ -254,10 +260,13 @@ class RbcKit(FineTuneKit):
 
     def settle(self, child: PatchNetwork, taught: Taught) -> dict[str, Any]:
         """The booster, the thresholds, and, where it was asked for, the detector."""
-        judge, told = reboost(
-            child, taught, self._judges[False], self.recipe, _verdicts(taught.data)
+        assert self._heads is not None  # load() set them  # noqa: S101
+        heads = Heads(self._heads, child.head, self.objective, self._should_stop)
+        self._settled = reboost(
+            heads, taught, self._judges[False], self.recipe, _verdicts(taught.data)
         )
-        self._judges[True] = judge
+        self._judges[True] = self._settled.judge
+        told = dict(self._settled.chosen)
         if self.recipe.finetune.detector:
             self._detector, more = retrained_detector(
                 self._detector, taught, self.recipe, self.info, self._out
@@ -278,8 +287,16 @@ class RbcKit(FineTuneKit):
         self, features: NDArray[np.float32], data: CellData, targets: NDArray[Any], rows: Rows
     ) -> dict[str, NDArray[Any]]:
         """Features of the new boxes and all their labels."""
+        assert self._settled is not None  # settle() comes first  # noqa: S101
         where = [data.groups[int(i)] for i in rows]
-        return shipped_regions(features, targets[rows], _verdicts(data)[rows], where)
+        return shipped_regions(
+            features, targets[rows], _verdicts(data)[rows], where, self._settled.of_new
+        )
+
+    def carried(self, shipped: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The parent's boxes, with what is said of them by now."""
+        told = None if self._settled is None else self._settled.of_carried
+        return shipped if told is None else shipped | {OUT_OF_FOLD: told.astype(np.float16)}
 
     def calibrate(
         self, data: CellData, targets: NDArray[Any], rows: Rows, given: Probabilities

@@ -128,6 +128,7 @@ class RbcRun(TrainingRun[RbcRecipe]):
     finder: DetectorTrainer
     boosted: Boosted | None = field(default=None, init=False)
     thresholds: tuple[float, ...] = field(default=(), init=False)
+    told: NDArray[np.float64] | None = field(default=None, init=False)
 
     @property
     def _rbc(self) -> RbcTrainer:
@@ -172,6 +173,8 @@ class RbcRun(TrainingRun[RbcRecipe]):
             return
         rows = out_of_fold["rows"].astype(np.intp)
         given = out_of_fold["probabilities"]
+        self.told = np.full(self._cells.targets.shape, np.nan)
+        self.told[rows] = given
         groups = self._cells.groups
         self.boosted = fit_booster(
             given, self._cells.verdicts[rows], [groups[int(i)] for i in rows],
@@ -295,9 +298,12 @@ class RbcRun(TrainingRun[RbcRecipe]):
             network, self._rbc.patches.pictures[rows], should_stop=self.should_stop
         )
         groups = self.data.groups
+        told = self.told
         return shipped_regions(
             found, self._cells.targets[rows], self._cells.verdicts[rows],
             [groups[int(i)] for i in rows],
+            np.full((len(rows), len(self._cells.fine_classes)), np.nan) if told is None
+            else told[rows],
         )  # fmt: skip
 
 

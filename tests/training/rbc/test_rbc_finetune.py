@@ -131,6 +131,14 @@ def test_what_the_child_carries(tuned: tuple[Path, Path], blinded: Path) -> None
     column = info.class_names.index("target")
     assert not (old["targets"][:, column] == 1).any()
     assert (new["targets"][:, column] == 1).any()
+    # The parent's boxes stand for as many as before, and other heads than its own spoke of each.
+    assert old["stands_for"].sum() < new["stands_for"].sum()
+    for carried in (old, new):
+        told = carried["out_of_fold"]
+        assert told.shape == carried["targets"].shape
+        assert np.isfinite(told).all()
+    told = new["out_of_fold"][:, column][new["targets"][:, column] == 1]
+    assert np.median(told) > 0.5
     assert "Tells which types" in (tuned[1] / "card.md").read_text()
 
 
