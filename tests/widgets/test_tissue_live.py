@@ -77,13 +77,17 @@ def test_a_region_gives_way_stops_and_goes_on(make_napari_viewer, qtbot, backend
     assert session.running, "the region was to be larger"
     assert len([e for e in events if e.results]) <= SLACK
 
+    # The first look is only provisional: what is kept is what was finished.
+    path = session.region.store.path
+    qtbot.waitUntil(lambda: RegionStore.open(path).progress.rows_done > 0, timeout=120_000)
+    assert session.running, "the region was to be larger"
     asked = time.monotonic()
     dock.frame.job.cancel.click()
     qtbot.waitUntil(lambda: not session.running, timeout=10_000)
     assert time.monotonic() - asked < 1.0
     qtbot.waitUntil(lambda: session.unfinished, timeout=10_000)
     time.sleep(1.0)
-    store = RegionStore.open(session.region.store.path)
+    store = RegionStore.open(path)
     done = store.progress.rows_done
     assert 0 < done < store.facts.shape[0]
     assert (store.rows(0, done) != UNSEEN).all()
