@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from napari.layers import Points
+from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge.columns import ObjectTable, Rows, Scheme
@@ -33,6 +34,17 @@ _NAMES = ("disc", "ring", "x", "diamond")
 def rgba(colour: str, alpha: float = 1.0) -> NDArray[np.float64]:
     """``#rrggbb`` as four floats 0..1."""
     return np.array([*(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)), alpha])
+
+
+def compile_label_colours(dtype: Any) -> None:
+    """Have napari compile how labels of a type become colours.
+
+    It does so when such labels are shown for the first time, on the main thread, which then stands
+    still for one to three seconds. Called on another thread beforehand that is over by then.
+    """
+    nothing = np.zeros(4)
+    colours = DirectLabelColormap(color_dict={None: nothing, 0: nothing, 1: np.ones(4)})
+    colours.map(np.zeros((1, 1), dtype))
 
 
 _STOPS = np.stack([rgba(colour) for colour in SCORE_COLOURS])

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QSizePolicy, QWidget
 
 from napari_cellpath.backend import Backend, shared_backend
+from napari_cellpath.bridge.appearance import compile_label_colours
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.vocabulary import Average, Channel, System
 from napari_cellpath.models import ModelEntry, list_models
@@ -87,6 +89,7 @@ class Hep2Dock(SummedDock):
         self.show_everything()
         self._show_sources()
         session.inquiry.warm_up()
+        session.inquiry.in_background(lambda: compile_label_colours(np.int32), lambda _ready: None)
 
     def _lay_out(self) -> None:
         frame, session = self.frame, self.session

@@ -7,11 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QSpinBox
 
 from napari_cellpath.backend import Backend, shared_backend
 from napari_cellpath.bridge import tissue_export
+from napari_cellpath.bridge.appearance import compile_label_colours
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import Blend, RegionMode, System
@@ -89,8 +91,7 @@ class TissueDock(FrameDock):
         self._show_jobs()
         self._show_region()
         session.inquiry.warm_up()
-        # A second or more, else spent when the first rows are to be shown.
-        session.inquiry.in_background(lambda: import_module("zarr"), lambda _zarr: None)
+        session.inquiry.in_background(_get_ready, lambda _ready: None)
 
     def _lay_out(self) -> None:
         frame, session = self.frame, self.session
@@ -395,3 +396,9 @@ class TissueDock(FrameDock):
             self.summary.painted(counts)
 
         session.inquiry.in_background(session.painted_counter(), done)
+
+
+def _get_ready() -> None:
+    """Seconds that would else be spent, standing still, when the first rows are to be shown."""
+    import_module("zarr")
+    compile_label_colours(np.uint8)
