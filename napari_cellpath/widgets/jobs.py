@@ -16,7 +16,7 @@ from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 
-MOST_WRITTEN = 200  # answers written at once: 9 ms with the journal; more would be felt
+MOST_WRITTEN = 120  # answers written at once: 8 to 10 ms with the journal; more would be felt
 
 
 @dataclass(eq=False)

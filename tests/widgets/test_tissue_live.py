@@ -105,7 +105,9 @@ def test_a_region_gives_way_stops_and_goes_on(make_napari_viewer, qtbot, backend
     shown = np.asarray(session.region.layer.data[0])
     np.testing.assert_array_equal(shown, whole)
     assert image in viewer.layers
-    ours = {name: row["p99"] for name, row in timing.report().items() if name != "napari"}
+    ours = {
+        name: row["p99"] for name, row in timing.report().items() if name not in timing.NOT_OURS
+    }
     print({name: round(ms, 1) for name, ms in ours.items()})
     growing = [ours[n] for n in ("TissueSession._grow", "TissueSession._refresh",
                                  "TissueDock._show_growth", "TissueDock._show_jobs")]  # fmt: skip
