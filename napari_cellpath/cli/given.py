@@ -24,7 +24,7 @@ def boxes_of_table(
     *,
     may_be_empty: bool = False,
 ) -> Iterator[tuple[Path, CellBox, BoxRow]]:
-    """Every box of a table with its image and its row.
+    """Every box of a table, as much of it as lies on its image, with its image and its row.
 
     ``check`` refuses a box (box, shape of the image, where it stands); ``why_once`` says why no
     box may stand there twice.
@@ -47,7 +47,7 @@ def boxes_of_table(
                     f"{table.name} line {row.line}: the same box stands in line {before}; "
                     f"{why_once}. Leave one out."
                 )
-            yield file, box, row
+            yield file, box.on(shape), row
 
 
 def pixels_of_labels(

@@ -165,6 +165,15 @@ class CellBox:
         """Row and column of the middle, napari convention (integer = pixel centre)."""
         return (self.row0 + self.row1 - 1) / 2, (self.col0 + self.col1 - 1) / 2
 
+    def on(self, shape: tuple[int, int]) -> CellBox:
+        """The part of it on an image of this height and width, under the same ``uid``.
+
+        Window, command line and Python all look at this part: where a box is drawn by hand, it
+        often begins beside the image.
+        """
+        inside = max(self.row0, 0), max(self.col0, 0), min(self.row1, shape[0])
+        return CellBox(*inside, min(self.col1, shape[1]), self.uid)
+
 
 @dataclass(frozen=True)
 class PatternRequest:

@@ -224,6 +224,15 @@ def test_bad_boxes(run, field, line, said):
     assert re.search(said, run("--boxes", field / "b.csv", expect=2))
 
 
+def test_a_box_that_begins_beside_the_image(run, field):
+    """Its part on the image is looked at and written, as in the window."""
+    (field / "b.csv").write_text("id,row0,col0,row1,col1\na,-7,-3,40,50\n")
+    _, [over], _ = run("--boxes", field / "b.csv")
+    (field / "b.csv").write_text("id,row0,col0,row1,col1\na,0,0,40,50\n")
+    _, [part], _ = run("--boxes", field / "b.csv", out="p.csv")
+    assert over == part
+
+
 def test_options_that_do_not_go_together(run, field):
     """Said before anything is computed."""
     assert "not both" in run("--boxes", field / "b.csv", "--masks", field / "m.tif", expect=2)

@@ -186,6 +186,15 @@ def test_reasons_for_no_answer_and_for_care(backend, model):
     assert calls(backend, image, [], model) == []
 
 
+def test_of_a_box_that_begins_beside_the_image_its_part_on_it_is_seen(backend, model):
+    """The window keeps that part; the command line and Python must not see another cell."""
+    image = blotches(2, (300, 300))
+    over, part = CellBox(-12, 250, 40, 330, uid="c"), CellBox(0, 250, 40, 300, uid="c")
+    (first,), (second,) = calls(backend, image, [over], model), calls(backend, image, [part], model)
+    assert first == second
+    assert first.probabilities
+
+
 def test_a_network_that_gives_no_number_is_not_believed(backend, folder):
     """Weights of infinite answers: flagged, without a label."""
     model = write_pattern_model(folder / "wild")

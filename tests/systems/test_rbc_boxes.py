@@ -15,7 +15,6 @@ from napari_cellpath.systems.rbc.boxes import (
     RegionInput,
     boxes_of_mask,
     check_box,
-    clipped,
     is_stretched,
     is_tiny,
     meets_border,
@@ -87,7 +86,7 @@ def test_a_box_partly_outside_is_clipped():
     """What lies on the image is looked at; the edge that cuts it is said."""
     box = CellBox(-5, 50, 12, 70)
     check_box(box, (40, 60), "it")
-    assert clipped(box, (40, 60)) == (0, 50, 12, 60)
+    assert box.on((40, 60)) == CellBox(0, 50, 12, 60, uid=box.uid)
     assert meets_border(box, (40, 60))
     assert meets_border(CellBox(30, 5, 40, 15), (40, 60))
     assert not meets_border(CellBox(1, 1, 39, 59), (40, 60))

@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.requests import CellBox, FileImage, PatternRequest, PixelWindow
+from napari_cellpath.core.requests import FileImage, PatternRequest, PixelWindow
 from napari_cellpath.core.results import PatternCall
 from napari_cellpath.core.vocabulary import Average, Channel, Priority, System
 from napari_cellpath.models import ModelInfo, find_model
@@ -103,10 +103,12 @@ class PatternPlan:
         wanted = CellInput.of(entry.info.input, entry.name)
         average = Average(request.average)
         self._average = wanted.average if average is Average.MODEL else average
-        self._tiny = [is_tiny(box) for box in request.cells]
         self._frames: list[Frame] = []
         for number, box in enumerate(request.cells):
             check_box(box, self._shape, f"Cell {number}")
+        self._boxes = [box.on(self._shape) for box in request.cells]
+        self._tiny = [is_tiny(box) for box in self._boxes]
+        for box in self._boxes:
             whole = whole_of(box) if request.whole else None
             self._frames.append(whole or frame_of(box, self._shape, wanted.framing))
         self._cells_a_task = max(1, inputs_of_task(entry.info) // N_VIEWS[self._average])
@@ -115,7 +117,7 @@ class PatternPlan:
         self._done = 0
 
     def _pool_of(self, number: int) -> tuple[int, int]:
-        row, col = self.request.cells[number].centre
+        row, col = self._boxes[number].centre
         return int(row // POOL_PIXELS), int(col // POOL_PIXELS)
 
     def _place(self, number: int) -> tuple[object, ...]:
@@ -174,7 +176,7 @@ class PatternPlan:
         precision: str,
         calibrated: tuple[float, ...],
     ) -> PatternCall:
-        box: CellBox = self.request.cells[number]
+        box = self._boxes[number]
         flags = []
         if self._frames[number].leaves(self._shape):
             flags.append("border")

@@ -170,11 +170,6 @@ def check_box(box: CellBox, shape: tuple[int, int], what: str) -> None:
     check_edges((box.row0, box.col0, box.row1, box.col1), shape, what, LARGEST_SIDE, "region")
 
 
-def clipped(box: CellBox, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The part of a box on an image of this height and width; see `check_box` for those off it."""
-    return max(box.row0, 0), max(box.col0, 0), min(box.row1, shape[0]), min(box.col1, shape[1])
-
-
 def meets_border(box: CellBox, shape: tuple[int, int]) -> bool:
     """Whether the image's edge cuts the box; not of an image that is one box."""
     if (box.row0, box.col0, box.row1, box.col1) == (0, 0, *shape):

@@ -26,7 +26,6 @@ from napari_cellpath.systems.rbc.boxes import (
     PATCH,
     RegionInput,
     check_box,
-    clipped,
     is_stretched,
     is_tiny,
     meets_border,
@@ -114,7 +113,8 @@ class LabelRegionsPlan:
         self._edges: list[Box] = []
         for number, box in enumerate(request.boxes):
             check_box(box, self._shape, f"Box {number}")
-            self._edges.append(clipped(box, self._shape))
+            part = box.on(self._shape)
+            self._edges.append((part.row0, part.col0, part.row1, part.col1))
         self._tiny = [is_tiny(edges) for edges in self._edges]
         self._thresholds = tuple(self.verdict.thresholds.tolist())
         groups = groups_of_task(entry.info)
