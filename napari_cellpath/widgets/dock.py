@@ -185,6 +185,7 @@ class ObjectDock(FrameDock):
             frame.result.set_summary(self.summary(objects, unscored, stale))
             frame.correct.set_counts(objects.counts())
             self.show_left(unscored, stale)
+        frame.out.export.setEnabled(objects is not None and len(objects) > 0)
         self.show_detail()
 
     def show_left(self, unscored: int, stale: int) -> None:

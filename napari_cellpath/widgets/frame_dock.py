@@ -95,6 +95,9 @@ class FrameDock(QWidget):
 
     def _connect_frame(self) -> None:
         frame, session = self.frame, self.session
+        # What was said of another image or pixel size is no longer so.
+        frame.subject.image_chosen.connect(lambda _image: frame.job.set_message(""))
+        frame.subject.mpp_edited.connect(lambda _mpp: frame.job.set_message(""))
         frame.subject.image_chosen.connect(session.choose_image)
         frame.subject.model_chosen.connect(lambda name: session.use(entry=self._models.get(name)))
         frame.subject.mpp_edited.connect(session.choose_mpp)

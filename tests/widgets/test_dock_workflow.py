@@ -64,6 +64,7 @@ def test_without_an_image_the_dock_says_what_to_do(viewer, qtbot, backend, model
     qtbot.addWidget(dock)
     assert not dock.frame.action.primary.isEnabled()
     assert "Open an image" in dock.frame.action.hint.text()
+    assert not dock.frame.out.export.isEnabled()
     dock.session.close()
 
 
@@ -139,6 +140,11 @@ def test_an_absurd_pixel_size_is_refused_aloud(dock, qtbot, typed):
     field.editingFinished.emit()
     assert (field.text(), dock.frame.subject.mpp_origin.text()) == before
     assert f"‘{typed}’ is no pixel size" in last_notice()
+    assert dock.frame.job.message.text() == last_notice()
+    field.clear()
+    QTest.keyClicks(field, "0.2")
+    field.editingFinished.emit()
+    assert not dock.frame.job.message.text(), "it is no longer so"
 
 
 def test_pixel_size_typed_by_the_user_is_sent(dock, qtbot, backend):
