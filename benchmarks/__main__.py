@@ -65,12 +65,15 @@ def main() -> None:
     known = json.loads(options.out.read_text()) if options.out.is_file() else {}
     column = known.setdefault(f"{options.device}: {name}", {})
     for key in options.only.split(","):
+        tries = []
         for _ in range(options.repeats):
-            found = BENCHMARKS[key](options.model, options.device, options.rounds)
-            print(key, json.dumps(found), flush=True)
-            if found.get("steady", True):
+            tries.append(BENCHMARKS[key](options.model, options.device, options.rounds))
+            print(key, json.dumps(tries[-1]), flush=True)
+            if tries[-1].get("steady", True):
                 break
-        column[key] = found
+        else:  # none was quiet: the one that had most of its cores
+            tries.sort(key=lambda found: found.get("busy_cores", found.get("busy", 0.0)))
+        column[key] = tries[-1]
         column["machine"] = here
         options.out.write_text(json.dumps(known, indent=1) + "\n")
         write_table(known, options.out.with_suffix(".md"))

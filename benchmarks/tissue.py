@@ -339,8 +339,7 @@ def hold(side: int) -> None:
         def run(name: str, size: int) -> None:
             image = write_large_slide(folder / f"{name}.tif", size)
             store = str(folder / f"{name}.ome.zarr")
-            # Tiles side by side: what is held does not depend on the stride, the time does.
-            plan = SegmentPlan(SegmentRequest(image, model, store, stride=TILE))
+            plan = SegmentPlan(SegmentRequest(image, model, store))
             drive(plan, predictor, forward)
 
         run("warm", 1000)

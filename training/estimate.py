@@ -13,7 +13,7 @@ from napari_cellpath.models import find_model
 from training.budget import Speed, measure_speed, planned_seconds
 from training.finetune_data import Sides, read_sides
 from training.finetune_head import MIXES
-from training.finetune_kit import FineTuneKit, kit_of
+from training.finetune_kit import SETTLING, FineTuneKit, kit_of
 from training.progress import ProgressLog
 from training.recipe import CommonRecipe
 from training.systems import entry, load
@@ -70,14 +70,20 @@ def finetune_plan(
             "validation cells": validation * chosen * speed.score,
         }
         trials = len(MIXES) if validation and recipe.finetune.replay > 0 else 1
-        step = _head_step(recipe, network, kit)
-        rows = np.arange(train * looks)
-        steps = len(epoch_batches(rows, np.ones(len(rows), np.int64), recipe.batch, 0, 0))
         for number in range(trials):
-            plan[f"head {number + 1} of {trials}"] = recipe.epochs * (steps * step + 0.03)
+            plan[f"head {number + 1} of {trials}"] = _head_fit(recipe, network, kit, train)
         plan["frozen cells"] = judged
         plan["frozen again cells"] = judged if kit.judged_again(network) else 0.0
+    if kit.settling_fits:
+        plan[SETTLING] = kit.settling_fits * _head_fit(recipe, network, kit, train)
     return plan
+
+
+def _head_fit(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit, train: int) -> float:
+    """Seconds of fitting a head to the features of so many cells."""
+    rows = np.arange(train * kit.inputs(kit.learning_views))
+    steps = len(epoch_batches(rows, np.ones(len(rows), np.int64), recipe.batch, 0, 0))
+    return recipe.epochs * (steps * _head_step(recipe, network, kit) + 0.03)
 
 
 def fit_finetune_to_budget(
@@ -90,7 +96,7 @@ def fit_finetune_to_budget(
     if kit.inputs(recipe.evaluation) > kit.inputs(kit.learning_views):
         recipe = recipe.model_copy(update={"evaluation": kit.learning_views})
         plan = finetune_plan(recipe, network, sides, kit)
-    learning = sum(v for k, v in plan.items() if k == "final" or k.startswith("head"))
+    learning = sum(v for k, v in plan.items() if k in ("final", SETTLING) or k.startswith("head"))
     left = seconds - _STARTING - (sum(plan.values()) - learning)
     share = min(max(left, 0.0) / learning, 1.0) if learning > 0 else 1.0
     return recipe.model_copy(update={"epochs": max(1, int(recipe.epochs * share))})

@@ -33,7 +33,7 @@ from training.checkpoint import write_whole
 from training.estimate import finetune_plan, fit_finetune_to_budget
 from training.finetune_data import Rows, Sides, read_sides
 from training.finetune_head import Examples, HeadTrainer
-from training.finetune_kit import FeatureSource, FineTuneKit, Taught, kit_of
+from training.finetune_kit import SETTLING, FeatureSource, FineTuneKit, Taught, kit_of
 from training.fit import StopCheck
 from training.progress import ProgressLog
 from training.provenance import image_hashes
@@ -205,6 +205,7 @@ class FineTuning:
             Taught(
                 sides.data, sides.targets, sides.train, sides.validation,
                 self._training_features(child), validated, self.shipped, trunk_stays=head_only,
+                on_part=lambda done, of: self.log.write(SETTLING, done, of),
             ),
         )  # fmt: skip
 

@@ -25,6 +25,8 @@ from training.trainer import Rows, Trainer
 from training.trunk_features import shipped_features
 
 Progress = Callable[[int, int], None]
+SETTLING = "booster"
+"""Stage of the progress file in which a kit settles what is left; see `FineTuneKit.settle`."""
 Probabilities = NDArray[np.float64]
 
 
@@ -46,6 +48,7 @@ class Taught:
     ``rows`` and ``held`` are those of the training and of the validation part, ``features``
     (n, views, d) of the former and ``validated`` the child's probabilities of the latter.
     ``shipped`` are the parent's own features, which are the child's too where ``trunk_stays``.
+    ``on_part`` is to be told parts done and to be done.
     """
 
     data: CellData
@@ -56,6 +59,7 @@ class Taught:
     validated: Probabilities
     shipped: dict[str, NDArray[Any]] | None
     trunk_stays: bool
+    on_part: Progress
 
 
 @dataclass
@@ -83,6 +87,11 @@ class FineTuneKit(ABC):
     """What the head is fitted by."""
     settles: ClassVar[bool] = False
     """Whether there is something left to choose once the network is there; see `settle`."""
+
+    @property
+    def settling_fits(self) -> int:
+        """How often a head is fitted anew in order to settle the rest."""
+        return 0
 
     @property
     def choosing_views(self) -> str:

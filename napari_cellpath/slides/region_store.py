@@ -216,8 +216,10 @@ class RegionStore:
                 level[first:last] = labels[picked, ::step]
                 if probabilities is not None:
                     self.probabilities[number][:, first:last] = probabilities[:, picked, ::step]
-        counts = np.bincount(labels.ravel(), minlength=256)
-        self.progress.counts = (np.asarray(self.progress.counts) + counts).tolist()
+        counts = np.asarray(self.progress.counts)
+        for line in labels:  # one at a time: eight bytes a pixel are needed for it
+            counts = counts + np.bincount(line, minlength=256)
+        self.progress.counts = counts.tolist()
         self.progress.rows_done = end
         self.progress.complete = end == self.facts.shape[0]
         self._note()

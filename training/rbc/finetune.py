@@ -107,6 +107,11 @@ class RbcKit(FineTuneKit):
         self.wanted = RegionInput.of(self.info.input, self.info.name)
 
     @property
+    def settling_fits(self) -> int:
+        """One a fold of the booster."""
+        return int(self.recipe.booster.folds)
+
+    @property
     def input_shape(self) -> tuple[int, int, int]:
         """Of one patch."""
         return 3, self.wanted.patch, self.wanted.patch
@@ -261,7 +266,7 @@ class RbcKit(FineTuneKit):
     def settle(self, child: PatchNetwork, taught: Taught) -> dict[str, Any]:
         """The booster, the thresholds, and, where it was asked for, the detector."""
         assert self._heads is not None  # load() set them  # noqa: S101
-        heads = Heads(self._heads, child.head, self.objective, self._should_stop)
+        heads = Heads(self._heads, child.head, self.objective, self._should_stop, taught.on_part)
         self._settled = reboost(
             heads, taught, self._judges[False], self.recipe, _verdicts(taught.data)
         )

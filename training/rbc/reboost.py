@@ -15,6 +15,7 @@ as fair a sample as the parent's did:
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,7 @@ class Heads:
     child: nn.Module
     objective: Objective
     should_stop: StopCheck | None = None
+    on_fold: Callable[[int, int], None] = lambda _done, _of: None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +153,9 @@ def _of_new(heads: Heads, taught: Taught, groups: list[str], recipe: RbcRecipe) 
     features, targets = taught.features, taught.targets[taught.rows]
     fold_of = _deal(groups, recipe.booster.folds, recipe.seed)
     given = np.full(targets.shape, np.nan)
-    for fold in np.unique(fold_of):
+    folds = np.unique(fold_of)
+    for number, fold in enumerate(folds):
+        heads.on_fold(number, len(folds))
         held = fold_of == fold
         if held.all():
             break
@@ -163,6 +167,7 @@ def _of_new(heads: Heads, taught: Taught, groups: list[str], recipe: RbcRecipe) 
             )  # fmt: skip
             fitted, _ = trainer.run()
         given[held] = _probabilities(fitted, features[held, 0])
+    heads.on_fold(len(folds), len(folds))
     return given
 
 

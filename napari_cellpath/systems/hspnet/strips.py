@@ -25,7 +25,7 @@ WINDOW_TILES = 4
 """Tiles' widths that are normalised at once: less is redone where windows overlap, more is held."""
 BLOCK = 2000
 """Columns that are read out at once, about: what that needs beside the sums does not grow."""
-KINDS = 8
+KINDS = 4
 """Patterns of weights that are kept; inner blocks are all alike."""
 
 

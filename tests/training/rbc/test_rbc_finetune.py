@@ -19,6 +19,7 @@ from napari_cellpath.systems.rbc.verdict import read_verdict
 from tests.support.blinding import write_blinded_to_type
 from tests.training.projects import MadeProject, offer
 from tests.training.rbc.smears import HEIGHT, KINDS, WIDTH, draw_smear
+from training.progress import read_progress
 from training.rbc.project import cells_of
 from training.rbc.recipe import RbcRecipe
 from training.recipe import check_recipe
@@ -131,6 +132,8 @@ def test_what_the_child_carries(tuned: tuple[Path, Path], blinded: Path) -> None
     column = info.class_names.index("target")
     assert not (old["targets"][:, column] == 1).any()
     assert (new["targets"][:, column] == 1).any()
+    parts = [line for line in read_progress(tuned[0]) if line["stage"] == "booster"]
+    assert parts[-1]["epoch"] == parts[-1]["epochs"] == 5
     # The parent's boxes stand for as many as before, and other heads than its own spoke of each.
     assert old["stands_for"].sum() < new["stands_for"].sum()
     for carried in (old, new):
