@@ -12,7 +12,7 @@ from napari_cellpath.core.requests import CellBox, FileImage, MemoryImage, Patte
 from napari_cellpath.core.vocabulary import PATTERNS, Average, Channel, System
 from napari_cellpath.models import Calibration
 from napari_cellpath.samples import hep2_field
-from napari_cellpath.systems import catalogue
+from napari_cellpath.systems import boxed_plan, catalogue
 from napari_cellpath.systems.hep2 import plan as plan_module
 from napari_cellpath.systems.hep2.cells import box_round, boxes_in
 from napari_cellpath.systems.hep2.network import VotingHead
@@ -132,7 +132,7 @@ def test_a_cell_has_one_answer(backend, field, model, monkeypatch, tmp_path, ave
     np.testing.assert_allclose(numbers(alone), expected[:4], atol=1e-6)
     back = calls(backend, field.image, cells[::-1], model, average=average)
     np.testing.assert_allclose(numbers(back)[::-1], expected, atol=1e-6)
-    monkeypatch.setattr(plan_module, "POOL_PIXELS", 100)
+    monkeypatch.setattr(boxed_plan, "POOL_PIXELS", 100)
     monkeypatch.setattr(plan_module, "_USUAL_INPUTS", 40)
     PILImage.fromarray(field.image).save(tmp_path / "f.png")
     other = calls(

@@ -21,6 +21,7 @@ from napari_cellpath.core.requests import (
 )
 from napari_cellpath.core.vocabulary import RBC_TYPES, Fit, Priority, System
 from napari_cellpath.samples import smear_field
+from napari_cellpath.systems import boxed_plan
 from napari_cellpath.systems.protocol import make_plan
 from napari_cellpath.systems.rbc import detect_plan
 from napari_cellpath.systems.rbc import plan as plan_module
@@ -101,7 +102,7 @@ def test_the_batch_is_the_plans_alone(backend, field, boxes, calls, model, monke
     """However many boxes a task holds, and wherever pools are cut: the same numbers."""
     monkeypatch.setattr(plan_module, "groups_of_task", lambda info: 2)
     monkeypatch.setattr(plan_module, "group_of", lambda patch: 3)  # of the plan, not the worker
-    monkeypatch.setattr(plan_module, "POOL_PIXELS", 100)
+    monkeypatch.setattr(boxed_plan, "POOL_PIXELS", 100)
     again = labelled(backend, field.image, boxes, model)
     np.testing.assert_allclose(numbers(again), numbers(calls), rtol=0, atol=1e-12)
 

@@ -1,17 +1,15 @@
 """The client's half of labelling: pool the boxes of a request, read the probabilities.
 
-No torch here. Boxes are pooled by place, so that a task reads one window for many of them. Which
-boxes share a task is decided here alone, never by what else is queued; the booster is evaluated
-here too, so that a verdict is the same whoever flips a label.
+No torch here; see `napari_cellpath.systems.boxed_plan`. The booster is evaluated here too, so that
+a verdict is the same whoever flips a label.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +18,8 @@ from napari_cellpath.core.requests import FileImage, LabelRegionsRequest, PixelW
 from napari_cellpath.core.results import RegionCall
 from napari_cellpath.core.vocabulary import Fit, Priority, System
 from napari_cellpath.models import ModelInfo, find_model
-from napari_cellpath.slides.windows import image_shape, source_of
+from napari_cellpath.slides.windows import source_of
+from napari_cellpath.systems.boxed_plan import BoxedPlan, why_not
 from napari_cellpath.systems.protocol import ModelRef, Task
 from napari_cellpath.systems.rbc.boxes import (
     PATCH,
@@ -31,10 +30,7 @@ from napari_cellpath.systems.rbc.boxes import (
     meets_border,
 )
 from napari_cellpath.systems.rbc.verdict import read_verdict
-from napari_cellpath.systems.tiling import Box, name_of
-
-POOL_PIXELS = 512
-"""Side of the squares by which boxes are pooled: their window is read at once."""
+from napari_cellpath.systems.tiling import Box
 
 LEAST_GROUP, LARGEST_GROUP = 4, 32
 _GROUPS = {"resnet50-features": 1, "resnet18-features": 3, "squeezenet-features": 5}
@@ -89,7 +85,7 @@ class LabelOutput:
     precision: str
 
 
-class LabelRegionsPlan:
+class LabelRegionsPlan(BoxedPlan[RegionCall]):
     """Plan of a `LabelRegionsRequest` (see `napari_cellpath.systems.protocol.Plan`).
 
     Raises
@@ -101,47 +97,33 @@ class LabelRegionsPlan:
 
     def __init__(self, request: LabelRegionsRequest) -> None:
         entry = find_model(request.model, System.RBC)
+        super().__init__(request.image, request.boxes, check_box, ("box", "boxes"))
         self.request = request
         self.info = entry.info
         self.model = ModelRef(entry.name, str(entry.folder), entry.info.sha256)
-        self.target = _target(request)
         self.verdict = read_verdict(entry.folder)
-        self._shape = image_shape(request.image)
         fit = Fit(request.fit)
         wanted = RegionInput.of(entry.info.input, entry.name)
         self._fit = wanted.fit if fit is Fit.MODEL else fit
-        self._edges: list[Box] = []
-        for number, box in enumerate(request.boxes):
-            check_box(box, self._shape, f"Box {number}")
-            part = box.on(self._shape)
-            self._edges.append((part.row0, part.col0, part.row1, part.col1))
+        self._edges: list[Box] = [(b.row0, b.col0, b.row1, b.col1) for b in self._boxes]
         self._tiny = [is_tiny(edges) for edges in self._edges]
         self._thresholds = tuple(self.verdict.thresholds.tolist())
         groups = groups_of_task(entry.info)
         self._heavy = groups == 1  # a group of this trunk takes too long to be urgent
         self._boxes_a_task = groups * group_of(wanted.patch)
-        self._ready = deque(sorted(range(len(request.boxes)), key=self._place))
-        self._calls: list[RegionCall | None] = [None] * len(request.boxes)
-        self._done = 0
-
-    def _pool_of(self, number: int) -> tuple[int, int]:
-        row, col = self.request.boxes[number].centre
-        return int(row // POOL_PIXELS), int(col // POOL_PIXELS)
-
-    def _place(self, number: int) -> tuple[object, ...]:
-        return self._pool_of(number), self._edges[number], number
+        self._line_up(lambda number: self._edges[number])
 
     def take(self) -> Task | None:
         """Take the next boxes: always as many, but for the last."""
-        if not self._ready:
+        numbers = self._next(self._boxes_a_task)
+        if not numbers:
             return None
-        numbers = [self._ready.popleft() for _ in range(min(self._boxes_a_task, len(self._ready)))]
-        pools = tuple(self._pool(list(some)) for _, some in groupby(numbers, key=self._pool_of))
+        pools = tuple(self._pool(some) for some in numbers)
         alone = len(self._edges) == 1
         return Task(
             system=System.RBC,
             model=self.model,
-            payload=LabelPayload(pools, self._fit, tuple(numbers)),
+            payload=LabelPayload(pools, self._fit, tuple(chain(*numbers))),
             priority=Priority.CLICK if alone else Priority.FIELD,
             urgent=alone and not self._heavy,
         )
@@ -159,14 +141,13 @@ class LabelRegionsPlan:
     def give(self, task: Task, output: LabelOutput) -> Sequence[RegionCall]:
         """Take in a task's probabilities; return its boxes' calls, which are final."""
         abnormal = self.verdict.probability_of_abnormal(output.probabilities)
-        rows = zip(task.payload.numbers, output.probabilities, abnormal, output.blank, strict=True)
-        calls = []
-        for number, probabilities, chance, blank in rows:
-            call = self._call(number, probabilities, float(chance), bool(blank), output.precision)
-            self._calls[number] = call
-            calls.append(call)
-        self._done += len(calls)
-        return calls
+        numbers = task.payload.numbers
+        rows = zip(numbers, output.probabilities, abnormal, output.blank, strict=True)
+        calls = [
+            self._call(number, probabilities, float(chance), bool(blank), output.precision)
+            for number, probabilities, chance, blank in rows
+        ]
+        return self._keep(numbers, calls)
 
     def _call(
         self,
@@ -176,8 +157,8 @@ class LabelRegionsPlan:
         blank: bool,
         precision: str,
     ) -> RegionCall:
-        box, edges = self.request.boxes[number], self._edges[number]
-        why = self._why_not(number, probabilities, blank)
+        box, edges = self._boxes[number], self._edges[number]
+        why = why_not(self._tiny[number], blank, probabilities)
         each = () if why else tuple(probabilities.tolist())
         labels = () if why else self.verdict.labels(each)
         flags = []
@@ -203,33 +184,3 @@ class LabelRegionsPlan:
             precision=precision,
             flags=(*flags, *why),
         )
-
-    def _why_not(
-        self, number: int, probabilities: NDArray[np.float64], blank: bool
-    ) -> tuple[str, ...]:
-        if self._tiny[number]:
-            return ("tiny",)
-        if blank:
-            return ("blank",)
-        return () if np.isfinite(probabilities).all() else ("not-finite",)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every box has its call."""
-        return self._done == len(self._calls)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of the boxes called."""
-        return self._done / len(self._calls) if self._calls else 1.0
-
-    def results(self) -> list[RegionCall]:
-        """Calls so far, in the request's order."""
-        return [call for call in self._calls if call is not None]
-
-
-def _target(request: LabelRegionsRequest) -> str:
-    """A single box is its own target; a field is the set of its boxes."""
-    if len(request.boxes) == 1:
-        return f"box:{request.boxes[0].uid}"
-    return f"boxes:{name_of(request.image)}"
