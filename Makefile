@@ -36,6 +36,8 @@ lint: setup  ## ruff, mypy, the rooms' import contracts, the manifest
 
 train: setup  ## the starter weights again, from the data in CELLPATH_DATA or ../shared/data
 	$(BIN)/cellpath train deeppap training/recipes/deeppap-herlev.yaml --out runs/deeppap-herlev
+	$(BIN)/cellpath train rbc training/recipes/rbc-chula.yaml --out runs/rbc-chula
+	$(BIN)/cellpath train hspnet training/recipes/hspnet-glas-colon.yaml --out runs/hspnet-glas-colon
 	$(BIN)/cellpath train hep2 training/recipes/hep2-i3a.yaml --out runs/hep2-i3a
 
 bench: setup  ## speed: views, clicks, training, start; the table is docs/benchmarks.md

@@ -2,7 +2,7 @@ r"""Give a model folder what older runs did not write: trunk features, image has
 
 ::
 
-    python scripts/add_features.py weights/deeppap-herlev --data herlev --out /tmp/deeppap-herlev \\
+    python scripts/add_features.py weights/deeppap-herlev --data herlev --out OUT \\
         [--run runs/deeppap-herlev]
 
 The weights are those of the model; the new folder has another SHA-256, and its entry for

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import json
 import types
 import typing
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +34,20 @@ def type_name(annotation: Any) -> str:
         return f"[{', '.join(parts)}]"
     if origin is dict:
         return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " or ".join(f"`{member.value}`" for member in annotation)
     return {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}.get(
         annotation.__name__, annotation.__name__
     )
+
+
+def as_yaml(value: Any) -> str:
+    """A default as it is written in a recipe."""
+    if isinstance(value, Enum):
+        return str(value.value)
+    if value is None or isinstance(value, bool | list | tuple | dict):
+        return json.dumps(value)
+    return str(value)
 
 
 def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -51,7 +64,7 @@ def rows(model: type[BaseModel], prefix: str = "") -> list[str]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             found += rows(annotation, f"{prefix}{name}.")
             continue
-        default = "required" if field.is_required() else f"`{field.default}`"
+        default = "required" if field.is_required() else f"`{as_yaml(field.default)}`"
         cells = (f"`{prefix}{name}`", type_name(annotation), default, field.description or "")
         found.append(f"| {' | '.join(cells)} |")
     return found

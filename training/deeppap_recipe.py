@@ -170,7 +170,7 @@ class Recipe(CommonRecipe):
     fold_evaluation: Literal["fast", "rotations", "balanced", "paper"] = Field(
         "rotations",
         description="Views with which the folds are scored. rotations: the centre crop of each "
-        "of the ten rotations, and its mirror.",
+        "of the ten rotations, every second one mirrored; 10 inputs.",
     )
     evaluation_jitter: int = Field(
         5, ge=0, le=20, description="Pixels by which centres are moved in the robustness numbers."

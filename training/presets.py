@@ -31,7 +31,7 @@ DEEPPAP: dict[str, dict[str, Any]] = {
         "batch": 8,
     },
 }
-"""What each preset sets beside parent and data; docs/training.md says how it was found."""
+"""What each preset sets beside parent and data; docs/decisions.md says how it was found."""
 HEP2: dict[str, dict[str, Any]] = {
     "fast": {
         "finetune": {"method": "head"},

@@ -43,8 +43,8 @@ def write_card(info: ModelInfo) -> str:
         "## Trained on",
         "",
         f"{facts['trained_on_cells']} labelled boxes on {facts['fields']} images of "
-        f"'{facts['name']}' ({facts['groups']} groups by {facts['grouped_by']}, split by "
-        f"{facts['split_by']}); "
+        f"'{facts['name']}' ({int(facts['groups']) - len(info.reserve)} of {facts['groups']} "
+        f"groups by {facts['grouped_by']}, split by {facts['split_by']}); "
         + (
             f"the {len(info.reserve)} groups listed as `reserve` in model.json were set apart."
             if info.reserve
