@@ -13,20 +13,25 @@ Written by `make bench` from `benchmarks.json`; one column a machine and device.
 within one run, rounds interleaved, the first discarded, the best kept. *Contended* marks a
 measurement during which the machine was not quiet: the network alone did not take the same time
 before and after within 3 %, or the process did not have its cores (CPU over wall below 0.92 times
-the threads). Absolute times hold for the machine and day named; goals are those of the project.
+the threads). Absolute times hold for the machine and day named; what is wanted are the project's
+own goals, on a laptop's processor with bf16.
 
 """
 TAIL = """
 P1: a region of 700 x 700 pixels, 16 tiles, from the file to the store; *alone* is the same folded
 network and precision on as many tiles that lie ready. P2: an almost free network (one 8 x 8
-convolution) on 2000 x 2000 pixels. P4: one cell, preset `paper`, from the file to the call; *alone*
-is the same network, precision and batches on tensors that lie ready; the PIL loop rotates, crops
-and resizes with PIL and feeds the network as trained one input at a time. P5: press of the mouse
-button to the score on the layer in a real window, preset `fast`; under load 1000-view jobs run
-beside it. P6: SqueezeNet cascade, a file to calls; *alone* are trunk and heads, or the detector, on
-tensors that lie ready; drawn boxes go through the worker process. P9: the starter recipe's network,
-same frozen layers and batch; the reference trains as torchvision's classification script does. P11:
-fresh processes; the plugin's manifest and package, then the modules of the dock.
+convolution) on 2000 x 2000 pixels. P3: MONAI as it is, fp32, over the default precision; where a
+processor has no bf16 both are fp32. P7: peaks of whole processes with an almost free network, from
+a file to the store; sums are as wide as the region (docs/decisions.md). P4: one cell, preset
+`paper`, from the file to the call; *alone* is the same network, precision and batches on tensors
+that lie ready; the PIL loop rotates, crops and resizes with PIL and feeds the network as trained
+one input at a time. P5: press of the mouse button to the score on the layer in a real window,
+preset `fast`, on a screen without a graphics card (Mesa draws with the processor too); the first
+answer is a glance of two inputs, in columns from before 2026-11-30 all ten; under load 1000-view
+jobs run beside it. P6: SqueezeNet cascade, a file to calls; *alone* are trunk and heads, or the
+detector, on tensors that lie ready; drawn boxes go through the worker process. P9: the starter
+recipe's network, same frozen layers and batch; the reference trains as torchvision's classification
+script does. P11: fresh processes; the plugin's manifest and package, then the modules of the dock.
 """
 
 
