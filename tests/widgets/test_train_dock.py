@@ -17,7 +17,9 @@ from napari_cellpath.widgets.train_report import verdict
 from napari_cellpath.widgets.train_run import CANCELLED, TrainRun, Wanted, resuming, shown
 
 CHILD = """
-import json, pathlib, sys, time
+import json, pathlib, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as the command does: what a shell
+# starts in the background inherits that interrupts are ignored
 out = pathlib.Path(sys.argv[1]); out.mkdir(parents=True, exist_ok=True)
 with (out / "progress.jsonl").open("a") as file:
     for epoch in range(1, 4):
