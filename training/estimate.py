@@ -54,6 +54,10 @@ def finetune_plan(
     speed = _speed(recipe, network, kit)
     train, validation, frozen = len(sides.train), len(sides.validation), len(sides.frozen)
     looks, chosen = kit.inputs(kit.learning_views), kit.inputs(kit.choosing_views)
+    # Timed once: heads of trials and of the booster's folds take as long.
+    head = 0.0
+    if recipe.finetune.method == "head" or kit.settling_fits:
+        head = _head_fit(recipe, network, kit, train)
     judged = frozen * kit.inputs(recipe.evaluation) * speed.score
     if recipe.finetune.method == "full":
         views = kit.views(sides.data, sides.train)
@@ -71,11 +75,11 @@ def finetune_plan(
         }
         trials = len(MIXES) if validation and recipe.finetune.replay > 0 else 1
         for number in range(trials):
-            plan[f"head {number + 1} of {trials}"] = _head_fit(recipe, network, kit, train)
+            plan[f"head {number + 1} of {trials}"] = head
         plan["frozen cells"] = judged
         plan["frozen again cells"] = judged if kit.judged_again(network) else 0.0
     if kit.settling_fits:
-        plan[SETTLING] = kit.settling_fits * _head_fit(recipe, network, kit, train)
+        plan[SETTLING] = kit.settling_fits * head
     return plan
 
 
