@@ -85,7 +85,7 @@ def finetune_plan(
 
 def _head_fit(recipe: CommonRecipe, network: nn.Module, kit: FineTuneKit, train: int) -> float:
     """Seconds of fitting a head to the features of so many cells."""
-    rows = np.arange(train * kit.inputs(kit.learning_views))
+    rows = np.arange(train * kit.examples())
     steps = len(epoch_batches(rows, np.ones(len(rows), np.int64), recipe.batch, 0, 0))
     return recipe.epochs * (steps * _head_step(recipe, network, kit) + 0.03)
 

@@ -68,6 +68,7 @@ def run_finetune(
     assert recipe.finetune is not None  # the caller looked  # noqa: S101
     entry = find_model(recipe.finetune.parent, System(recipe.system))
     kit = kit_of(recipe, entry.info)
+    recipe = kit.recipe
     sides = read_sides(recipe, entry.info)
     opened()
     project = sides.data.folder if recipe.data.layout == "project" else None

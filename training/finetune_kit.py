@@ -107,6 +107,10 @@ class FineTuneKit(ABC):
     def inputs(self, looked_at: str) -> int:
         """Network inputs of one cell."""
 
+    def examples(self) -> int:
+        """Of one cell, that a head learns from in an epoch."""
+        return self.inputs(self.learning_views)
+
     @abstractmethod
     def read(self) -> CellData:
         """The recipe's data, a project or a folder, with the parent's classes."""

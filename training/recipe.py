@@ -12,8 +12,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_cellpath.core.errors import MissingFileError, RecipeError, UnknownNameError
-from napari_cellpath.core.vocabulary import System
+from napari_cellpath.core.vocabulary import Average, System
 from training.systems import entry, load
+
+Looks = Literal[Average.NONE, Average.D4]
+"""Ways round a cell: as it lies, or the mean over its eight turns and mirrors."""
 
 
 class Section(BaseModel):

@@ -19,7 +19,7 @@ from napari_cellpath.core.requests import LabelRegionsRequest
 from napari_cellpath.core.results import RegionCall
 from napari_cellpath.core.summary import write_summary
 from napari_cellpath.core.tables import write_calls
-from napari_cellpath.core.vocabulary import Fit
+from napari_cellpath.core.vocabulary import Average, Fit
 
 VERDICT = "verdict"
 """What follows from the call and what a person said: beside both, in place of neither."""
@@ -118,6 +118,8 @@ def regions_command(request: LabelRegionsRequest, boxes: str, out: str, *, model
     words += ["--model", model]
     if request.fit is not Fit.MODEL:
         words += ["--fit", str(request.fit)]
+    if request.average is not Average.MODEL:
+        words += ["--average", str(request.average)]
     if image.mpp is not None:
         words += ["--mpp", f"{image.mpp:g}"]
     return shlex.join(words)

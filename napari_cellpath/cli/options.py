@@ -57,7 +57,7 @@ ChannelOption = Annotated[
 AverageOption = Annotated[
     Average,
     typer.Option(
-        help="d4 averages the eight ways round a cell; none is the paper's; model: what the "
+        help="d4 averages the eight ways round a cell or box; none is the paper's; model: what the "
         "model was measured with."
     ),
 ]

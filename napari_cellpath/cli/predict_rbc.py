@@ -29,7 +29,7 @@ from napari_cellpath.core.requests import (
 from napari_cellpath.core.results import FoundRegion, RegionCall
 from napari_cellpath.core.summary import summary_path, write_summary
 from napari_cellpath.core.tables import write_calls
-from napari_cellpath.core.vocabulary import Fit, System
+from napari_cellpath.core.vocabulary import Average, Fit, System
 from napari_cellpath.models import ModelEntry, find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.slides.windows import image_mpp, image_notes, image_shape
@@ -86,6 +86,7 @@ def rbc(
     fit: Annotated[
         Fit, typer.Option(help="How a box becomes a square; model: as its model was trained.")
     ] = Fit.MODEL,
+    average: o.AverageOption = Average.MODEL,
     model: o.ModelOption = DEFAULT_MODELS[System.RBC],
     threshold: o.ThresholdOption = None,
     review_band: o.ReviewBandOption = None,
@@ -135,7 +136,9 @@ def rbc(
                 )
                 regions.take(run(connection, search, as_json), file.name)
             if regions.boxes:
-                asked = LabelRegionsRequest(image, tuple(regions.boxes), str(entry.folder), fit)
+                asked = LabelRegionsRequest(
+                    image, tuple(regions.boxes), str(entry.folder), fit, average
+                )
                 regions.calls = _called(run(connection, asked, as_json), threshold)
     finally:
         connection.close()

@@ -218,12 +218,17 @@ class FindCellsRequest:
 
 @dataclass(frozen=True)
 class LabelRegionsRequest:
-    """Tell what these boxes of red cells hold and whether it is abnormal (papers.md 2.3, 2.4)."""
+    """Tell what these boxes of red cells hold and whether it is abnormal (papers.md 2.3, 2.4).
+
+    ``average`` says how many ways round each box is looked at; the heads see the mean of the
+    trunk's features.
+    """
 
     image: Image
     boxes: tuple[CellBox, ...]
     model: str
     fit: Fit = Fit.MODEL
+    average: Average = Average.MODEL
     system: System = System.RBC
 
 

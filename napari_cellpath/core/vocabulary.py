@@ -104,11 +104,24 @@ class Contrast(StrEnum):
 
 
 class Average(StrEnum):
-    """How many ways round a HEp-2 cell is looked at."""
+    """How many ways round a HEp-2 cell or a box of red cells is looked at."""
 
     MODEL = "model"  # as many as its model was measured with
     NONE = "none"  # as it is, the paper's
     D4 = "d4"  # the four right-angle rotations and their mirrors: the same whichever way it lies
+
+    @property
+    def ways(self) -> int:
+        """Network inputs of a cell or box; of ``model`` a model must be asked.
+
+        Raises
+        ------
+        ValueError
+            It is ``model``.
+        """
+        if self is Average.MODEL:
+            raise ValueError("how many ways round a model looks stands in its folder")
+        return 8 if self is Average.D4 else 1
 
 
 class Priority(IntEnum):

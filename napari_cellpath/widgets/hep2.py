@@ -21,19 +21,11 @@ from napari_cellpath.widgets.method import CellMethod
 from napari_cellpath.widgets.search import FindSettings, Where, number_box
 from napari_cellpath.widgets.sections import SPACING, Choice, fill, narrow
 from napari_cellpath.widgets.specimen_panel import SpecimenSection
-from napari_cellpath.widgets.summed_dock import SummedDock
+from napari_cellpath.widgets.summed_dock import AVERAGES, SummedDock
 
 if TYPE_CHECKING:
     import napari
 
-AVERAGES = (
-    Choice(Average.MODEL, "as the model was measured", "What the numbers of its card are of."),
-    Choice(Average.NONE, "none · as the cell lies", "One look, as published."),
-    Choice(
-        Average.D4, "d4 · mean of 8 ways round",
-        "Four right-angle turns and their mirrors: the same whichever way the cell lies.",
-    ),
-)  # fmt: skip
 CHANNELS = (
     Choice(Channel.GREEN, "green (fluorescein)"),
     Choice(Channel.RED, "red"),

@@ -209,12 +209,13 @@ class TissueMethod(Chosen):
 
 @dataclass(frozen=True)
 class RegionMethod(Chosen):
-    """Model and fit decide what regions hold; the review band only reads how clear that is.
+    """Model, fit and average decide what regions hold; the band only reads how clear that is.
 
     ``verdict`` is how the model's probabilities are read, None until its folder was looked into.
     """
 
     fit: Fit = Fit.MODEL
+    average: Average = Average.MODEL
     band: float = 0.15
     verdict: Verdict | None = field(default=None, compare=False)
 
@@ -237,20 +238,26 @@ class RegionMethod(Chosen):
             abnormal=tuple(c.abnormal for c in info.classes),
             threshold=info.threshold,
             band=self.band,
-            settings=(self.entry.label, str(self._fit)),
+            settings=(self.entry.label, *self._looks),
             thresholds=() if verdict is None else tuple(verdict.thresholds.tolist()),
             judge=None if verdict is None else verdict.probability_of_abnormal,
         )
 
     @property
-    def _fit(self) -> Fit:
-        """The fit in effect: equal answers are equal, whoever chose how to look."""
-        if self.fit is not Fit.MODEL or self.entry is None:
-            return self.fit
-        return RegionInput.of(self.entry.info.input, self.entry.name).fit
+    def _looks(self) -> tuple[str, str]:
+        """Fit and average in effect: equal answers are equal, whoever chose how to look."""
+        if self.entry is None:
+            return str(self.fit), str(self.average)
+        own = RegionInput.of(self.entry.info.input, self.entry.name)
+        return (
+            str(own.fit if self.fit is Fit.MODEL else self.fit),
+            str(own.average if self.average is Average.MODEL else self.average),
+        )
 
     def request(self, image: Image, boxes: Sequence[CellBox]) -> LabelRegionsRequest:
         """The request that tells what these boxes hold."""
         if self.entry is None:
             raise ValueError("no model was chosen")
-        return LabelRegionsRequest(image, tuple(boxes), str(self.entry.folder), self.fit)
+        return LabelRegionsRequest(
+            image, tuple(boxes), str(self.entry.folder), self.fit, self.average
+        )

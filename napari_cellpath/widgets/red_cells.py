@@ -13,7 +13,7 @@ from superqt.utils import signals_blocked
 from napari_cellpath.backend import Backend, shared_backend
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.requests import DETECTION_FLOOR
-from napari_cellpath.core.vocabulary import Fit, System
+from napari_cellpath.core.vocabulary import Average, Fit, System
 from napari_cellpath.models import ModelEntry, list_models
 from napari_cellpath.widgets import region_words
 from napari_cellpath.widgets.method import RegionMethod
@@ -31,7 +31,7 @@ from napari_cellpath.widgets.sections import (
     quiet,
     slider,
 )
-from napari_cellpath.widgets.summed_dock import SummedDock
+from napari_cellpath.widgets.summed_dock import AVERAGES, SummedDock
 from napari_cellpath.widgets.type_bars import TypeBars
 
 if TYPE_CHECKING:
@@ -130,6 +130,9 @@ class RedCellDock(SummedDock):
         )
         method.set_presets(FITS, session.method.fit)
         method.set_band(session.method.band)
+        self.average = narrow(QComboBox())
+        fill(self.average, AVERAGES, session.method.average)
+        method.add_setting("Ways round", self.average)
         self.truth = narrow(QComboBox())
         self.truth.setToolTip(
             "Show regions beside what is known: blue missed, green right, red wrong."
@@ -156,6 +159,9 @@ class RedCellDock(SummedDock):
         self.score.valueChanged.connect(self._slide)
         self.most.valueChanged.connect(self._slide)
         self.where.activated.connect(lambda i: self._set_where(self.where.itemData(i)))
+        self.average.activated.connect(
+            lambda i: session.use(average=Average(self.average.itemData(i)))
+        )
         self.truth.activated.connect(lambda i: session.choose_truth(self.truth.itemData(i)))
         self.bars.flipped.connect(session.correct)
         self.take_back.clicked.connect(lambda: session.correct(""))

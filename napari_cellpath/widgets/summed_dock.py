@@ -6,11 +6,21 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QPushButton
 
 from napari_cellpath.bridge.timing import timed
+from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.widgets.dock import ObjectDock
 from napari_cellpath.widgets.keys import shortcut_of
 from napari_cellpath.widgets.region_summary_panel import RegionSummarySection
+from napari_cellpath.widgets.sections import Choice
 from napari_cellpath.widgets.specimen_panel import SpecimenSection
 
+AVERAGES = (
+    Choice(Average.MODEL, "as the model was measured", "What the numbers of its card are of."),
+    Choice(Average.NONE, "none · as the cell lies", "One look, as published; eight times faster."),
+    Choice(
+        Average.D4, "d4 · mean of 8 ways round",
+        "Four right-angle turns and their mirrors: the same whichever way the cell lies.",
+    ),
+)  # fmt: skip
 EVERY, BUSY = 300, 3000  # ms
 """Summing up takes a thread its time: seldom while answers still pour in."""
 

@@ -176,6 +176,16 @@ def test_letterbox_is_another_look(run, field):
     assert own != boxed
 
 
+def test_all_eight_ways_round_are_another_look(run, field):
+    """--average d4 changes what the heads see; a model that does not say so looks once."""
+    own, once, eight = (
+        run("--boxes", field / "b.csv", *more)[1]
+        for more in ((), ("--average", "none"), ("--average", "d4"))
+    )
+    assert own == once
+    assert [r["p_Oval"] for r in own] != [r["p_Oval"] for r in eight]
+
+
 def test_geojson_is_qupaths(run, field, truth):
     """Polygons in pixel edges, the types as classification, probabilities as measurements."""
     run("--boxes", field / "b.csv", out="o.geojson")

@@ -13,11 +13,11 @@ from napari_cellpath.core.vocabulary import PATTERNS, Average, Channel, System
 from napari_cellpath.models import Calibration
 from napari_cellpath.samples import hep2_field
 from napari_cellpath.systems import boxed_plan, catalogue
+from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.hep2 import plan as plan_module
 from napari_cellpath.systems.hep2.cells import box_round, boxes_in
 from napari_cellpath.systems.hep2.network import VotingHead
 from napari_cellpath.systems.hep2.plan import PatternPlan
-from napari_cellpath.systems.hep2.views import eight_ways
 from tests.support.models import write_pattern_model, write_random_model
 
 

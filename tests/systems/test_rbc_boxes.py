@@ -9,7 +9,7 @@ from torchvision.ops import nms
 
 from napari_cellpath.core.errors import ModelError, OutsideImageError
 from napari_cellpath.core.requests import CellBox
-from napari_cellpath.core.vocabulary import Fit
+from napari_cellpath.core.vocabulary import Average, Fit
 from napari_cellpath.samples import smear_field
 from napari_cellpath.systems.rbc.boxes import (
     RegionInput,
@@ -187,7 +187,7 @@ def test_suppression_of_many_and_of_none():
 
 def test_what_a_model_says_of_its_input():
     """It is read back as written; nonsense is refused with the model's name."""
-    wanted = RegionInput(96, Fit.LETTERBOX, 0.3, 2.0)
+    wanted = RegionInput(96, Fit.LETTERBOX, 0.3, 2.0, 56, Average.D4)
     assert RegionInput.of(wanted.facts(), "m") == wanted
     assert RegionInput.of({}, "m") == RegionInput()
     for wrong in ({"patch": 8}, {"fit": "model"}, {"score": 1.5}, {"scale": 0}, {"patch": "224"}):

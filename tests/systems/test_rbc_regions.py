@@ -19,7 +19,7 @@ from napari_cellpath.core.requests import (
     LabelRegionsRequest,
     MemoryImage,
 )
-from napari_cellpath.core.vocabulary import RBC_TYPES, Fit, Priority, System
+from napari_cellpath.core.vocabulary import RBC_TYPES, Average, Fit, Priority, System
 from napari_cellpath.samples import smear_field
 from napari_cellpath.systems import boxed_plan
 from napari_cellpath.systems.protocol import make_plan
@@ -89,13 +89,65 @@ def test_every_box_has_its_call(calls, boxes):
         assert call.model.startswith("random@")
 
 
-def test_alone_as_in_a_batch(backend, field, boxes, calls, model):
+@pytest.mark.parametrize("average", [Average.NONE, Average.D4])
+def test_alone_as_in_a_batch(backend, field, boxes, model, average):
     """A box has the same numbers alone, among few, in another order: to the last digit but one."""
+    calls = labelled(backend, field.image, boxes, model, average=average)
     for chosen in ([3], [3, 4, 5, 6, 7, 8], list(range(13, -1, -1))):
-        again = labelled(backend, field.image, [boxes[n] for n in chosen], model)
+        some = [boxes[n] for n in chosen]
+        again = labelled(backend, field.image, some, model, average=average)
         there = numbers([calls[n] for n in chosen])
         np.testing.assert_allclose(numbers(again), there, rtol=0, atol=1e-12)
         assert [c.abnormal for c in again] == [calls[n].abnormal for n in chosen]
+
+
+def test_the_mean_of_eight_does_not_care_how_a_box_lies(backend, field, model):
+    """Turned and mirrored with its image a box keeps its probabilities; looked at once it does not.
+
+    They are the heads' on the mean of the trunk's features, not a mean of probabilities.
+    """
+    size = 48
+    square = field.image[30 : 30 + size, 182 : 182 + size]
+    answers = {average: [] for average in (Average.NONE, Average.D4)}
+    for seen in (square, square[:, ::-1]):
+        for quarter in range(4):
+            image = np.ascontiguousarray(np.rot90(seen, quarter))
+            whole = [CellBox(0, 0, size, size)]
+            for average, found in answers.items():
+                (call,) = labelled(backend, image, whole, model, average=average)
+                assert call.n_views == average.ways
+                found.append(call.probabilities)
+    one, eight = np.array(answers[Average.NONE]), np.array(answers[Average.D4])
+    assert np.ptp(one, axis=0).max() > 1e-3
+    np.testing.assert_allclose(eight, np.broadcast_to(eight[0], eight.shape), rtol=0, atol=1e-5)
+    from napari_cellpath.systems.loading import load_network
+    from napari_cellpath.systems.rbc.patches import patch_of
+
+    network, _ = load_network(model)
+    with torch.inference_mode():
+        ways = torch.stack(
+            [
+                patch_of(np.ascontiguousarray(np.rot90(seen, quarter)), 40)
+                for seen in (square, square[:, ::-1])
+                for quarter in range(4)
+            ]
+        )
+        mean = network.trunk(ways).mean(dim=0, keepdim=True).double()
+        wanted = network.heads.double().probabilities(mean).numpy()
+    np.testing.assert_allclose(eight[:1], wanted, rtol=0, atol=1e-5)
+
+
+def test_a_model_says_how_many_ways_round_it_looks(backend, field, boxes, folder):
+    """Asked for nothing else, boxes are looked at as the model was measured."""
+    own = str(write_region_model(folder / "turning", input={"patch": 40, "average": "d4"}))
+    of_model = labelled(backend, field.image, boxes[:2], own)
+    asked = labelled(backend, field.image, boxes[:2], own, average=Average.D4)
+    np.testing.assert_array_equal(numbers(of_model), numbers(asked))
+    (once,) = labelled(backend, field.image, boxes[:1], own, average=Average.NONE)
+    assert once.n_views == 1
+    wrong = str(write_region_model(folder / "wrong", input={"patch": 40, "average": "d5"}))
+    with pytest.raises(ModelError, match="no average 'd5'; known: none, d4"):
+        labelled(backend, field.image, boxes[:1], wrong)
 
 
 def test_the_batch_is_the_plans_alone(backend, field, boxes, calls, model, monkeypatch):

@@ -25,7 +25,7 @@ from napari_cellpath.bridge.outlines import outlines_layer_of
 from napari_cellpath.bridge.regions import Area
 from napari_cellpath.bridge.truth import MISSED
 from napari_cellpath.core.requests import DetectRegionsRequest, LabelRegionsRequest
-from napari_cellpath.core.vocabulary import NO_TYPE, RBC_TYPES, Fit, System
+from napari_cellpath.core.vocabulary import NO_TYPE, RBC_TYPES, Average, Fit, System
 from napari_cellpath.models import ModelEntry, read_info
 from napari_cellpath.samples.smear import smear_field
 from napari_cellpath.widgets import region_words
@@ -436,6 +436,23 @@ def test_letterbox_is_another_setting(dock, regions, qtbot):
     assert not regions.layer.features["stale"].any(), "that is what the model was trained with"
 
 
+def test_ways_round_are_another_setting(dock, regions):
+    """Calls of one look are stale once eight are asked for; what the model does is no change."""
+    ways = dock.average
+
+    def choose(average):
+        ways.setCurrentIndex(ways.findData(average))
+        ways.activated.emit(ways.currentIndex())
+
+    choose(Average.NONE)
+    assert not regions.layer.features["stale"].any(), "that is how the model was measured"
+    choose(Average.D4)
+    assert regions.layer.features["stale"].all()
+    wanted = regions.wanted([str(regions.table.uids[0])])
+    request = dock.session.method.request(dock.session.source.image, wanted)
+    assert request.average is Average.D4
+
+
 def test_exported_table_and_command_give_the_same_numbers(
     viewer, inline, entries, qtbot, field, tmp_path
 ):
@@ -448,6 +465,7 @@ def test_exported_table_and_command_give_the_same_numbers(
     viewer.window.add_dock_widget(dock, name="Red cells")
     qtbot.waitUntil(lambda: dock.session.source is not None, timeout=40000)
     dock.score.setValue(0.05)
+    dock.session.use(average=Average.D4)
     regions = detect(dock, qtbot)
     qtbot.waitUntil(lambda: not regions.unscored(), timeout=120000)
     exported = tmp_path / "regions.csv"
@@ -455,6 +473,7 @@ def test_exported_table_and_command_give_the_same_numbers(
     dock.copy_command()
     words = shlex.split(QGuiApplication.clipboard().text())
     assert words[:3] == ["cellpath", "predict", "rbc"]
+    assert words[words.index("--average") + 1] == "d4"
     words[words.index("--model") + 1] = str(entries[0].folder)
     assert main([*words[1:], "--device", "cpu", "--precision", "fp32"]) == 0
     out = tmp_path / "regions-answers.csv"

@@ -25,7 +25,7 @@ def turned(cells: Tensor, turn: int) -> Tensor:
     """One of the eight turns and mirrors (the dihedral group D4) of (n, 1, S, S) cells.
 
     0 to 3 are right-angle turns, 4 to 7 those of the mirror image, in the order of
-    `napari_cellpath.systems.hep2.views.eight_ways`; no pixel value changes.
+    `napari_cellpath.systems.eight_ways.eight_ways`; no pixel value changes.
     """
     return torch.rot90(cells.flip(3) if turn >= 4 else cells, turn % 4, (2, 3))
 

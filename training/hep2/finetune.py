@@ -24,7 +24,7 @@ from training.finetune_full import NearParent
 from training.finetune_kit import FeatureSource, FineTuneKit, Probabilities, Progress
 from training.fit import StopCheck
 from training.hep2.data import Hep2Cells, crop_cells, read_cells, read_project
-from training.hep2.recipe import Hep2Recipe, inputs_of
+from training.hep2.recipe import Hep2Recipe
 from training.hep2.report import FrozenPatterns
 from training.hep2.sampling import copies_of_cells, thin_out
 from training.hep2.scoring import score_cells, trunk_features
@@ -89,7 +89,7 @@ class Hep2Kit(FineTuneKit):
 
     def inputs(self, looked_at: str) -> int:
         """Network inputs of one cell."""
-        return inputs_of(Average(looked_at))
+        return Average(looked_at).ways
 
     def read(self) -> CellData:
         """A project, or a folder in one of HEp-2's layouts."""

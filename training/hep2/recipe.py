@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from napari_cellpath.core.vocabulary import Average, Channel, Contrast
 from napari_cellpath.systems.hep2.cells import SIZE
-from training.recipe import CommonRecipe, Optimiser, Section, Source
+from training.recipe import CommonRecipe, Looks, Optimiser, Section, Source
 
 
 class Hep2Data(Source):
@@ -26,9 +26,6 @@ class Hep2Data(Source):
     channel: Channel = Field(
         Channel.GREEN, description="Which plane of a colour image is looked at."
     )
-
-
-Looks = Literal[Average.NONE, Average.D4]
 
 
 class Hep2Network(Section):
@@ -155,9 +152,4 @@ class Hep2Recipe(CommonRecipe):
     @property
     def inputs(self) -> tuple[int, int]:
         """Network inputs of a cell when a fold is scored, and when the reserve is."""
-        return inputs_of(self.fold_evaluation), inputs_of(self.evaluation)
-
-
-def inputs_of(average: Average) -> int:
-    """Network inputs of one cell."""
-    return 8 if average is Average.D4 else 1
+        return self.fold_evaluation.ways, self.evaluation.ways

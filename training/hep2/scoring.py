@@ -11,8 +11,8 @@ from torch import Tensor
 
 from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.vocabulary import Average
+from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.hep2.network import Hep2Network
-from napari_cellpath.systems.hep2.views import eight_ways
 
 BATCH = 256
 

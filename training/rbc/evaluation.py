@@ -119,7 +119,7 @@ def probabilities_of(
     found = []
     for start in range(0, len(records), AT_ONCE):
         some = torch.stack([patches[i] for i in range(start, min(start + AT_ONCE, len(records)))])
-        found.append(score_patches(network, some, should_stop=should_stop))
+        found.append(score_patches(network, some, wanted.average, should_stop=should_stop))
         if on_progress is not None:
             on_progress(start + len(some), len(records))
     return np.concatenate(found)

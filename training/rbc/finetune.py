@@ -36,7 +36,7 @@ from training.rbc.recipe import RbcRecipe
 from training.rbc.redetect import retrained_detector
 from training.rbc.regions import UNKNOWN
 from training.rbc.report import FrozenRegions
-from training.rbc.scoring import score_patches, trunk_features
+from training.rbc.scoring import mean_features, score_patches
 from training.rbc.table import RedCells, RegionRecord, targets_for
 from training.rbc.trainer import Learning, PatchNetwork, RbcTrainer
 from training.trainer import Learner, Rows
@@ -76,8 +76,9 @@ class RegionFeatures:
         names = [self.files.name(f"{look} {r.box}", r.image) for r in records]
         missing = [i for i, name in enumerate(names) if self.files.get(name) is None]
         if missing:
-            found = trunk_features(
+            found = mean_features(
                 self.network, cut_patches([records[i] for i in missing], self.wanted),
+                self.wanted.average,
                 should_stop=self.should_stop, on_progress=self.on_progress,
             )  # fmt: skip
             for place, features in zip(missing, found, strict=True):
@@ -91,7 +92,7 @@ class RbcKit(FineTuneKit):
     """See `FineTuneKit`."""
 
     unit: ClassVar[str] = "slides"
-    learning_views: ClassVar[str] = "as it is"
+    learning_views: ClassVar[str] = "as the model looks"
     objective: ClassVar[Objective] = SeveralLabels()
     settles: ClassVar[bool] = True
     _folder: Path = field(default=Path(), init=False)
@@ -105,6 +106,7 @@ class RbcKit(FineTuneKit):
 
     def __post_init__(self) -> None:
         self.wanted = RegionInput.of(self.info.input, self.info.name)
+        self.recipe = self.recipe.model_copy(update={"evaluation": self.wanted.average})
 
     @property
     def settling_fits(self) -> int:
@@ -117,8 +119,12 @@ class RbcKit(FineTuneKit):
         return 3, self.wanted.patch, self.wanted.patch
 
     def inputs(self, looked_at: str) -> int:
-        """One look at a box."""
+        """Network inputs of one box: the model looks as it always does."""
         del looked_at
+        return self.wanted.average.ways
+
+    def examples(self) -> int:
+        """The heads learn from the mean over the ways round."""
         return 1
 
     def read(self) -> CellData:
@@ -223,8 +229,8 @@ class RbcKit(FineTuneKit):
                 logits = network.head(seen.to(device)).double().sigmoid().cpu()
             return np.asarray(logits.numpy())
         return score_patches(
-            network, cut_patches(records, self.wanted), should_stop=should_stop,
-            on_progress=on_progress,
+            network, cut_patches(records, self.wanted), self.wanted.average,
+            should_stop=should_stop, on_progress=on_progress,
         )  # fmt: skip
 
     def judged_again(self, network: nn.Module) -> bool:

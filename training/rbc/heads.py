@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_cellpath.core.vocabulary import Average
 from training.fit import Fit
 from training.rbc.objective import masked_loss, mean_loss, positive_weights
 from training.rbc.patches import RbcPatches
@@ -64,8 +65,9 @@ class HeadsOnFeatures(RbcTrainer):
         if self._features is None:
             turned = self.recipe.augmentation.rotation != "none"
             found = trunk_features(
-                network, self.patches.pictures, turned, should_stop=self.should_stop
-            )
+                network, self.patches.pictures, Average.D4 if turned else Average.NONE,
+                should_stop=self.should_stop,
+            )  # fmt: skip
             self._features = torch.from_numpy(found)
         return self._features
 

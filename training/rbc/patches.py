@@ -87,13 +87,6 @@ class RbcPatches:
         return cls(cut_patches(data.records, wanted), torch.from_numpy(data.targets))
 
 
-def eight_ways(patches: Tensor) -> Tensor:
-    """Patches in their four turns and the mirrors of these, (n, 8, 3, S, S)."""
-    both = torch.stack([patches, patches.flip(3)], dim=1)
-    turned = [torch.rot90(both, quarter, (3, 4)) for quarter in range(4)]
-    return torch.stack(turned, dim=2).flatten(1, 2)
-
-
 def random_views(pictures: Tensor, settings: RbcAugmentation, rng: torch.Generator) -> Tensor:
     """One varied view of each patch: (n, 3, S, S) uint8 in, float32 in 0..1 out."""
     n = len(pictures)

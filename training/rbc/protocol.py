@@ -276,8 +276,9 @@ class _Folds:
             learn, self.recipe.seed, name, self.out / "checkpoints" / slug, resume=self.resume
         )
         return score_patches(
-            network, self.trainer.patches.pictures[held], should_stop=self.trainer.should_stop
-        )
+            network, self.trainer.patches.pictures[held], self.recipe.fold_evaluation,
+            should_stop=self.trainer.should_stop,
+        )  # fmt: skip
 
 
 def _measured(cells: RedCells, done: list[dict[str, Any]]) -> dict[str, Any]:

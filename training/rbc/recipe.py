@@ -6,7 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from training.recipe import CommonRecipe, FineTune, Optimiser, Schedule, Section, Source, Split
+from napari_cellpath.core.vocabulary import Average
+from training.recipe import (
+    CommonRecipe,
+    FineTune,
+    Looks,
+    Optimiser,
+    Schedule,
+    Section,
+    Source,
+    Split,
+)
 
 
 class RbcData(Source):
@@ -216,5 +226,17 @@ class RbcRecipe(CommonRecipe):
     patience: int = Field(
         0, ge=0, description="heads: stop after so many epochs without a better inner validation."
     )
-    evaluation: Literal["as it is"] = Field("as it is", description="A box has one look.")
-    fold_evaluation: Literal["as it is"] = Field("as it is", description="The same, for the folds.")
+    evaluation: Looks = Field(
+        Average.NONE,
+        description="Ways round a box over which the trunk's features are averaged, in the reserve "
+        "and whatever the model is used on: none, as it lies, the paper's; d4: the eight turns and "
+        "mirrors. A fine-tuned model looks as its parent does.",
+    )
+    fold_evaluation: Looks = Field(
+        Average.NONE, description="The same for the folds, on which the booster is fitted."
+    )
+
+    @property
+    def inputs(self) -> tuple[int, int]:
+        """Network inputs of a box when a fold is scored, and when the reserve is."""
+        return self.fold_evaluation.ways, self.evaluation.ways

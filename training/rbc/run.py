@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from napari_cellpath.core.vocabulary import System
+from napari_cellpath.core.vocabulary import Average, System
 from napari_cellpath.models import Calibration, ModelInfo
 from napari_cellpath.systems.rbc.network import Cascade
 from training.budget import measure_speed
@@ -32,7 +32,7 @@ from training.rbc.heads import trainer_of
 from training.rbc.measured import Judge, detector_report, judged, shown
 from training.rbc.patches import RbcPatches
 from training.rbc.recipe import RbcRecipe
-from training.rbc.scoring import score_patches, trunk_features
+from training.rbc.scoring import mean_features, score_patches
 from training.rbc.table import Field, RedCells
 from training.rbc.trainer import PatchNetwork, RbcTrainer, input_of
 from training.record import data_facts, names_of, training_facts, versions
@@ -148,14 +148,14 @@ class RbcRun(TrainingRun[RbcRecipe]):
             detector, _ = self.finder.run(self.out / "checkpoints" / "detector", resume=self.resume)
         return Cascade(detector, network.trunk, network.head).eval(), history
 
-    def _score(self, network: Any, rows: Rows) -> NDArray[np.float64]:
+    def _score(self, network: Any, rows: Rows, average: Average) -> NDArray[np.float64]:
         return score_patches(
-            network, self._rbc.patches.pictures[rows], should_stop=self.should_stop
+            network, self._rbc.patches.pictures[rows], average, should_stop=self.should_stop
         )
 
     def score_fold(self, network: PatchNetwork, rows: Rows) -> Pooled:
         """Probability of every type."""
-        return {"probabilities": self._score(network, rows)}
+        return {"probabilities": self._score(network, rows, self.recipe.fold_evaluation)}
 
     def fold_words(self, rows: Rows, scores: Pooled) -> str:
         """Macro AUC and exact match."""
@@ -206,7 +206,7 @@ class RbcRun(TrainingRun[RbcRecipe]):
 
     def measures(self, network: Cascade, rows: Rows) -> dict[str, float]:
         """What rounding the weights must not move."""
-        truth, given = self._cells.targets[rows], self._score(network, rows)
+        truth, given = self._cells.targets[rows], self._score(network, rows, self.recipe.evaluation)
         judge = self._judge()
         verdicts = self._cells.verdicts[rows]
         found = {
@@ -232,7 +232,7 @@ class RbcRun(TrainingRun[RbcRecipe]):
     def reserve_report(self, network: Cascade) -> dict[str, Any]:
         """The reserve as ``evaluation`` says: labels, verdicts, and the detector."""
         rows = self.split.reserve
-        given = self._score(network, rows)
+        given = self._score(network, rows, self.recipe.evaluation)
         report = judged(self._cells, rows, given, self._judge())
         if network.detector is not None:
             fields = fields_of(self._cells, rows, True)
@@ -294,9 +294,10 @@ class RbcRun(TrainingRun[RbcRecipe]):
     def features(self, network: Cascade) -> dict[str, NDArray[Any]]:
         """What the model carries of its training boxes, for fine-tuning elsewhere."""
         rows = self.split.development
-        found = trunk_features(
-            network, self._rbc.patches.pictures[rows], should_stop=self.should_stop
-        )
+        found = mean_features(
+            network, self._rbc.patches.pictures[rows], self.recipe.evaluation,
+            should_stop=self.should_stop,
+        )  # fmt: skip
         groups = self.data.groups
         told = self.told
         return shipped_regions(

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from napari_cellpath.core.errors import JobCancelledError
+from napari_cellpath.core.vocabulary import Average
+from napari_cellpath.systems.eight_ways import eight_ways
+from napari_cellpath.systems.rbc.network import Cascade
 from training.rbc.detection_metrics import Found
 from training.rbc.detector import pixels_of, scaled, truth_of
-from training.rbc.patches import eight_ways
 from training.rbc.table import Field
 
 StopCheck = Callable[[], bool]
@@ -23,7 +25,7 @@ BATCH = 64
 
 def _over(
     pictures: Tensor,
-    turned: bool,
+    average: Average,
     of: Callable[[Tensor], Tensor],
     device: torch.device,
     should_stop: StopCheck | None,
@@ -36,7 +38,7 @@ def _over(
             if should_stop is not None and should_stop():
                 raise JobCancelledError("Scoring was cancelled.")
             x = some.float() / 255 if some.dtype == torch.uint8 else some
-            ways = eight_ways(x) if turned else x[:, None]
+            ways = eight_ways(x) if average is Average.D4 else x[:, None]
             seen = ways.flatten(0, 1).to(device).contiguous(memory_format=torch.channels_last)
             found.append(of(seen).unflatten(0, (len(some), -1)).cpu())
             done += len(some)
@@ -46,34 +48,54 @@ def _over(
 
 
 def score_patches(
-    network: nn.Module,
+    network: Any,
     pictures: Tensor,
+    average: Average,
     *,
     should_stop: StopCheck | None = None,
     on_progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """Probability of each type, (n, n_types), of patches (n, 3, S, S)."""
-    device = next(network.parameters()).device
+    """Probability of each type, (n, n_types), of patches (n, 3, S, S).
 
-    def of(x: Tensor) -> Tensor:
-        logits: Tensor = network(x)
-        return logits.double().sigmoid()
+    The heads see the mean of the trunk's features over the ways round that ``average`` names.
+    """
+    seen = mean_features(
+        network, pictures, average, should_stop=should_stop, on_progress=on_progress
+    )
+    head = network.heads if isinstance(network, Cascade) else network.head
+    with torch.inference_mode():
+        device = next(network.parameters()).device
+        logits: Tensor = head(torch.from_numpy(seen[:, 0]).to(device))
+        return np.asarray(logits.double().sigmoid().cpu().numpy())
 
-    return np.asarray(_over(pictures, False, of, device, should_stop, on_progress)[:, 0].numpy())
+
+def mean_features(
+    network: Any,
+    pictures: Tensor,
+    average: Average,
+    *,
+    should_stop: StopCheck | None = None,
+    on_progress: Progress | None = None,
+) -> NDArray[np.float32]:
+    """The mean over the ways round of what the heads see of each patch, (n, 1, d)."""
+    found = trunk_features(
+        network, pictures, average, should_stop=should_stop, on_progress=on_progress
+    )
+    return np.asarray(found.mean(axis=1, keepdims=True, dtype=np.float32))
 
 
 def trunk_features(
     network: Any,
     pictures: Tensor,
-    turned: bool = False,
+    average: Average = Average.NONE,
     *,
     should_stop: StopCheck | None = None,
     on_progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """What the heads see of each patch, (n, looks, d): one look, or the eight ways ``turned``."""
+    """What the heads see of each patch, (n, looks, d): one look, or all eight ways round."""
     device = next(network.parameters()).device
     found = _over(
-        pictures, turned, lambda x: network.trunk(x).float(), device, should_stop, on_progress
+        pictures, average, lambda x: network.trunk(x).float(), device, should_stop, on_progress
     )
     return np.asarray(found.numpy())
 

@@ -31,6 +31,7 @@ def input_of(recipe: RbcRecipe) -> RegionInput:
         {
             "patch": wants.size, "fit": wants.fit, "least": wants.least,
             "score": recipe.detector.score, "scale": recipe.detector.scale,
+            "average": recipe.evaluation,
         },
         recipe.name,
     )  # fmt: skip

@@ -29,7 +29,6 @@ from napari_cellpath.systems.hep2.cells import (
 )
 from napari_cellpath.systems.protocol import ModelRef, Task
 
-N_VIEWS = {Average.NONE: 1, Average.D4: 8}
 URGENT_INPUTS = 1
 """A cell alone with as many network inputs is answered within 0.1 s, past all that waits."""
 
@@ -102,7 +101,7 @@ class PatternPlan(BoxedPlan[PatternCall]):
         for box in self._boxes:
             whole = whole_of(box) if request.whole else None
             self._frames.append(whole or frame_of(box, self._shape, wanted.framing))
-        self._cells_a_task = max(1, inputs_of_task(entry.info) // N_VIEWS[self._average])
+        self._cells_a_task = max(1, inputs_of_task(entry.info) // self._average.ways)
         self._line_up(lambda number: self._frames[number])
 
     def take(self) -> Task | None:
@@ -123,7 +122,7 @@ class PatternPlan(BoxedPlan[PatternCall]):
                 tuple(chain(*numbers)),
             ),
             priority=Priority.CLICK if alone else Priority.FIELD,
-            urgent=alone and N_VIEWS[self._average] <= URGENT_INPUTS,
+            urgent=alone and self._average.ways <= URGENT_INPUTS,
         )
 
     def _pool(self, numbers: list[int]) -> Pool:
@@ -175,7 +174,7 @@ class PatternPlan(BoxedPlan[PatternCall]):
             col=col,
             label="" if why else self.info.class_names[int(probabilities.argmax())],
             probabilities=() if why else tuple(probabilities.tolist()),
-            n_views=0 if why else N_VIEWS[self._average],
+            n_views=0 if why else self._average.ways,
             model=self.model.label,
             precision=precision,
             flags=(*flags, *why),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.slides.windows import read
+from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.hep2.cells import CellInput, crop_of, is_blank, plane_of, prepare
 from napari_cellpath.systems.hep2.features_plan import FeaturesPayload
 from napari_cellpath.systems.hep2.find_plan import (
@@ -22,7 +23,6 @@ from napari_cellpath.systems.hep2.find_plan import (
     search,
 )
 from napari_cellpath.systems.hep2.plan import PatternOutput, PatternPayload
-from napari_cellpath.systems.hep2.views import eight_ways
 from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 

@@ -17,7 +17,7 @@ from napari_cellpath.core.errors import ModelError
 from napari_cellpath.core.geometry import boxes_of_labels
 from napari_cellpath.core.geometry import check_box as check_edges
 from napari_cellpath.core.requests import CellBox
-from napari_cellpath.core.vocabulary import Fit
+from napari_cellpath.core.vocabulary import Average, Fit
 
 PATCH = 224
 """Side of the square that a box becomes, pixels (papers.md 2.2)."""
@@ -54,6 +54,9 @@ class RegionInput:
     scale
         Detector pixels per pixel of the image (of the model's ``mpp``, where both are known):
         by how much images were enlarged when the detector was trained.
+    average
+        Over how many ways round a box the trunk's features were averaged when the model was
+        measured.
     """
 
     patch: int = PATCH
@@ -61,6 +64,7 @@ class RegionInput:
     score: float = DETECTION_SCORE
     scale: float = 1.0
     least: int = 0
+    average: Average = Average.NONE
 
     @classmethod
     def of(cls, facts: Mapping[str, Any], where: str) -> RegionInput:
@@ -84,13 +88,17 @@ class RegionInput:
         least = facts.get("least", 0)
         if not isinstance(least, int) or not 0 <= least <= LARGEST_SIDE:
             raise ModelError(f"{where}: a least of {least} is no number of pixels.")
-        return cls(patch, Fit(fit), float(score), float(scale), least)
+        average = facts.get("average", Average.NONE)
+        if average not in (Average.NONE, Average.D4):
+            raise ModelError(f"{where}: there is no average '{average}'; known: none, d4.")
+        return cls(patch, Fit(fit), float(score), float(scale), least, Average(average))
 
     def facts(self) -> dict[str, Any]:
         """What `of` reads, for ``model.json``."""
         return {
             "channels": "RGB", "range": [0, 1], "patch": self.patch, "fit": str(self.fit),
             "score": self.score, "scale": self.scale, "least": self.least,
+            "average": str(self.average),
         }  # fmt: skip
 
 

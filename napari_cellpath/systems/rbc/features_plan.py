@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.requests import CellBox, FeaturesRequest, LabelRegionsRequest
 from napari_cellpath.core.results import CellFeatures
+from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.systems.protocol import Task
 from napari_cellpath.systems.rbc.plan import LabelPayload, LabelRegionsPlan
 
@@ -36,7 +37,9 @@ class FeaturesPlan:
     def __init__(self, request: FeaturesRequest) -> None:
         self.request = request
         boxes = tuple(box for box in request.objects if isinstance(box, CellBox))
-        self._pooling = LabelRegionsPlan(LabelRegionsRequest(request.image, boxes, request.model))
+        self._pooling = LabelRegionsPlan(
+            LabelRegionsRequest(request.image, boxes, request.model, average=Average.NONE)
+        )
         self.target = f"features of {self._pooling.target}"
         self._vectors: dict[int, NDArray[np.float32]] = {}
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.core.requests import FileImage, LabelRegionsRequest, PixelWindow
 from napari_cellpath.core.results import RegionCall
-from napari_cellpath.core.vocabulary import Fit, Priority, System
+from napari_cellpath.core.vocabulary import Average, Fit, Priority, System
 from napari_cellpath.models import ModelInfo, find_model
 from napari_cellpath.slides.windows import source_of
 from napari_cellpath.systems.boxed_plan import BoxedPlan, why_not
@@ -73,6 +73,7 @@ class LabelPayload:
 
     pools: tuple[Pool, ...]
     fit: Fit
+    average: Average
     numbers: tuple[int, ...]  # of the boxes, in the same order
 
 
@@ -105,12 +106,15 @@ class LabelRegionsPlan(BoxedPlan[RegionCall]):
         fit = Fit(request.fit)
         wanted = RegionInput.of(entry.info.input, entry.name)
         self._fit = wanted.fit if fit is Fit.MODEL else fit
+        average = Average(request.average)
+        self._average = wanted.average if average is Average.MODEL else average
         self._edges: list[Box] = [(b.row0, b.col0, b.row1, b.col1) for b in self._boxes]
         self._tiny = [is_tiny(edges) for edges in self._edges]
         self._thresholds = tuple(self.verdict.thresholds.tolist())
-        groups = groups_of_task(entry.info)
-        self._heavy = groups == 1  # a group of this trunk takes too long to be urgent
-        self._boxes_a_task = groups * group_of(wanted.patch)
+        groups, group = groups_of_task(entry.info), group_of(wanted.patch)
+        # A group of a heavy trunk takes too long to be urgent, and so do several of any.
+        self._heavy = groups == 1 or self._average.ways > group
+        self._boxes_a_task = max(1, groups * group // self._average.ways)
         self._line_up(lambda number: self._edges[number])
 
     def take(self) -> Task | None:
@@ -123,7 +127,7 @@ class LabelRegionsPlan(BoxedPlan[RegionCall]):
         return Task(
             system=System.RBC,
             model=self.model,
-            payload=LabelPayload(pools, self._fit, tuple(chain(*numbers))),
+            payload=LabelPayload(pools, self._fit, self._average, tuple(chain(*numbers))),
             priority=Priority.CLICK if alone else Priority.FIELD,
             urgent=alone and not self._heavy,
         )
@@ -180,7 +184,7 @@ class LabelRegionsPlan(BoxedPlan[RegionCall]):
             abnormal_threshold=self.verdict.threshold,
             label="" if why else self.verdict.word(abnormal),
             model=self.model.label,
-            n_views=0 if why else 1,
+            n_views=0 if why else self._average.ways,
             precision=precision,
             flags=(*flags, *why),
         )

@@ -16,8 +16,9 @@ from torchvision.models.detection import FasterRCNN
 
 from napari_cellpath.core.errors import JobCancelledError, ModelError
 from napari_cellpath.core.requests import DETECTION_FLOOR
-from napari_cellpath.core.vocabulary import Fit
+from napari_cellpath.core.vocabulary import Average, Fit
 from napari_cellpath.slides.windows import read
+from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
 from napari_cellpath.systems.rbc.boxes import RegionInput
@@ -111,7 +112,8 @@ class RegionPredictor:
     def warm_up(self, forward: Forward) -> None:
         """Run one group of zeros: kernels and memory pools are made on first use."""
         size = self.wanted.patch
-        self._features([torch.zeros(3, size, size)], forward, lambda: False)
+        nothing = [torch.zeros(3, size, size)]
+        self._features(nothing, self.wanted.average, forward, lambda: False)
 
     def run(self, payload: Any, forward: Forward, stop: StopCheck) -> Any:
         """Do what a task of any of RBC's plans asks."""
@@ -145,23 +147,25 @@ class RegionPredictor:
         blank = ~large
         seen = [patch for patch in patches if patch is not None]
         if seen:
-            features[large], blank[large] = self._features(seen, forward, stop)
+            blank[large] = are_blank(torch.stack(seen))
+            features[large] = self._features(seen, payload.average, forward, stop)
             features[blank] = np.nan
         return features, blank
 
     def _features(
-        self, patches: list[Tensor], forward: Forward, stop: StopCheck
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Features (n, d) of patches, and which of them are blank, (n,)."""
-        features, blank = [], []
-        for start in range(0, len(patches), self.group):
-            some = patches[start : start + self.group]
-            filled = some + [torch.zeros_like(some[0])] * (self.group - len(some))
-            batch = torch.stack(filled)
-            blank.append(are_blank(batch)[: len(some)])
-            batch = batch.contiguous(memory_format=torch.channels_last)
-            features.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu().numpy())
-        return np.concatenate(features), np.concatenate(blank)
+        self, patches: list[Tensor], average: Average, forward: Forward, stop: StopCheck
+    ) -> NDArray[np.float32]:
+        """Features (n, d) of patches, the mean over the ways round each of them."""
+        ways = torch.stack(patches)
+        if average is Average.D4:
+            ways = eight_ways(ways).flatten(0, 1)
+        found = []
+        for some in ways.split(self.group):
+            blanks = torch.zeros(self.group - len(some), *some.shape[1:])
+            batch = torch.cat([some, blanks]).contiguous(memory_format=torch.channels_last)
+            found.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu())
+        each = torch.cat(found).unflatten(0, (len(patches), -1))
+        return np.asarray(each.mean(dim=1).numpy())
 
     def cut(self, payload: LabelPayload) -> list[Tensor | None]:
         """The trunk's inputs (3, S, S), in order; None of boxes too small to be looked at."""

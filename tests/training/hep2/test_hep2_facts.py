@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from napari_cellpath.core.vocabulary import Average
+from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.hep2.network import resnet8
-from napari_cellpath.systems.hep2.views import eight_ways
 from training import class_metrics as cm
 from training import metrics as m
 from training.datasets import CellData, CellRecord

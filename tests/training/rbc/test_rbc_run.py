@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_cellpath.core.requests import (
     FileImage,
     LabelRegionsRequest,
 )
+from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.models import read_features, read_info, read_tensors, verify
 from napari_cellpath.systems.loading import load_network
 from napari_cellpath.systems.rbc.boxes import RegionInput
@@ -28,7 +30,7 @@ from training.rbc.chula import read_chula
 from training.rbc.detector import DetectorTrainer, scaled, truth_of, varied
 from training.rbc.evaluation import probabilities_of
 from training.rbc.heads import HeadsOnFeatures
-from training.rbc.patches import RbcPatches, cut_patches, eight_ways, random_views
+from training.rbc.patches import RbcPatches, cut_patches, random_views
 from training.rbc.recipe import RbcAugmentation, RbcDetector, RbcRecipe
 from training.rbc.table import Field
 from training.rbc.trainer import PatchNetwork, input_of
@@ -87,7 +89,10 @@ def test_features_carry_every_label(finished: tuple[Path, Path]) -> None:
     assert not partial[: n - partial.sum()].any()  # the fully labelled come first
 
 
-def test_training_scores_as_the_viewer_does(finished: tuple[Path, Path], smears: Path) -> None:
+@pytest.mark.parametrize("average", [Average.NONE, Average.D4])
+def test_training_scores_as_the_viewer_does(
+    finished: tuple[Path, Path], smears: Path, average: Average
+) -> None:
     """Boxes scored for a report and boxes predicted get the same probabilities."""
     from napari_cellpath.backend.inline import InlineBackend
 
@@ -96,10 +101,12 @@ def test_training_scores_as_the_viewer_does(finished: tuple[Path, Path], smears:
     image = data.records[0].image
     records = [r for r in data.records if r.image == image]
     network, info = load_network(folder)
-    given = probabilities_of(network, records, RegionInput.of(info.input, "x"))
+    wanted = replace(RegionInput.of(info.input, "x"), average=average)
+    given = probabilities_of(network, records, wanted)
     boxes = tuple(CellBox(*r.box) for r in records)
     backend = InlineBackend()
-    calls = backend.submit(LabelRegionsRequest(FileImage(str(image)), boxes, str(folder))).result()
+    request = LabelRegionsRequest(FileImage(str(image)), boxes, str(folder), average=average)
+    calls = backend.submit(request).result()
     np.testing.assert_allclose([c.probabilities for c in calls], given, atol=1e-5)
     found = backend.submit(DetectRegionsRequest(FileImage(str(image)), str(folder))).result()
     assert all(f.detection >= 0.05 for f in found)
@@ -213,10 +220,6 @@ def test_views_keep_what_is_there() -> None:
     assert turned.shape == pictures.shape
     assert turned.min() >= 0
     assert turned.max() <= 1
-    ways = eight_ways(pictures.float())
-    assert ways.shape == (5, 8, 3, 32, 32)
-    assert torch.equal(ways[:, 0], pictures.float())
-    assert len({ways[0, k].numpy().tobytes() for k in range(8)}) == 8
 
 
 def test_boxes_move_with_the_image() -> None:

@@ -1,11 +1,9 @@
-"""The eight ways round a cell: four right-angle turns and their mirrors (the dihedral group D4)."""
+"""The eight ways round an input: right-angle turns and their mirrors (the dihedral group D4)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-N_WAYS = 8
 
 
 def eight_ways(cells: Tensor) -> Tensor:
