@@ -8,7 +8,7 @@ probability 1 or 0, the others as the model gave them, and the model's booster j
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -178,15 +178,12 @@ class RedCellTable(BoxTable):
 
 
 def margin_of(call: RegionCall, thresholds: Sequence[float]) -> float:
-    """How far the nearest of a call's decisions, verdict or type, is from its threshold.
+    """How clear a call is.
 
     ``thresholds`` of the types stand in for those of a call that came out of a journal.
     """
-    if not call.probabilities or not np.isfinite(call.abnormal):
-        return float("nan")
-    limits = call.thresholds or thresholds
-    types = [abs(p - t) for p, t in zip(call.probabilities, limits, strict=False)]
-    return float(min([abs(call.abnormal - call.abnormal_threshold), *types]))
+    known = call.thresholds or tuple(thresholds) or (0.5,) * len(call.probabilities)
+    return replace(call, thresholds=known).margin
 
 
 class RedCellsLayer(BoxedLayer):

@@ -17,7 +17,7 @@ from napari_cellpath.cli.running import check_names, run
 from napari_cellpath.core.annotations import CLASSES, Annotation, ImageFacts, Prediction, Shape
 from napari_cellpath.core.errors import OutputError, TableError
 from napari_cellpath.core.region_summary import summarise_regions
-from napari_cellpath.core.region_table import is_judged, region_columns, region_record
+from napari_cellpath.core.region_table import region_columns, region_record
 from napari_cellpath.core.requests import (
     DETECTION_OVERLAP,
     CellBox,
@@ -163,7 +163,9 @@ def rbc(
     else:
         write_calls(out, records, region_columns(names))
     write_summary(out, summary)
-    _summarise(records, summary, band, out, as_json)
+    calls = [call for regions in regions_of.values() for call in regions.calls]
+    doubtful = sum(call.margin <= band + 1e-12 for call in calls)
+    _summarise(records, summary, doubtful, band, out, as_json)
 
 
 def _is_geojson(out: Path, files: Sequence[Path]) -> bool:
@@ -242,14 +244,11 @@ def _write_geojson(
 def _summarise(
     records: Sequence[dict[str, Any]],
     summary: dict[str, Any],
+    doubtful: int,
     band: float,
     out: Path,
     as_json: bool,
 ) -> None:
-    near = [
-        abs(r["abnormal"] - summary["abnormal_threshold"]) <= band for r in records if is_judged(r)
-    ]
-    doubtful = sum(near)
     if as_json:
         facts = {
             "model": summary["model"], "out": str(out), "regions": len(records),
@@ -269,6 +268,7 @@ def _summarise(
     regions = "1 region" if len(records) == 1 else f"{len(records)} regions"
     typer.echo(
         f"{regions}: {held or 'no type above its threshold'}; {summary['abnormal']['regions']} "
-        f"abnormal; {doubtful} within {band:g} of the threshold, worth a look. "
+        f"abnormal; {doubtful} doubtful (verdict or a type within {band:g} of its threshold), "
+        "worth a look. "
         f"Model {summary['model']}. Written to {out}."
     )

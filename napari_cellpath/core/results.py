@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -234,6 +235,25 @@ class RegionCall:
     def score(self) -> float:
         """Probability of abnormal; NaN where there is no answer."""
         return self.abnormal
+
+    @property
+    def margin(self) -> float:
+        """How clear the least clear of its decisions is, verdict or type; NaN without an answer."""
+        if not self.probabilities or math.isnan(self.abnormal):
+            return float("nan")
+        types = zip(self.probabilities, self.thresholds, strict=True)
+        verdict = clearance(self.abnormal, self.abnormal_threshold)
+        return min([verdict, *(clearance(p, t) for p, t in types)])
+
+
+def clearance(probability: float, threshold: float) -> float:
+    """How far a probability is from its threshold, 0..0.5: 0 and 1 are always half away.
+
+    Types are called at thresholds from 0.15 to 0.65; counted in plain differences, a type that is
+    certainly absent would be near a low one.
+    """
+    room = threshold if probability < threshold else 1 - threshold
+    return 0.5 * abs(probability - threshold) / room if room > 0 else 0.5
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, ClassVar
+from weakref import WeakSet
 
 from napari.layers import Image, Layer
 from psygnal import Signal, SignalInstance
@@ -43,6 +44,8 @@ class LayerSession(ImageSession):
         self._held: dict[Layer, ObjectLayer] = {}
         self._holds: dict[Layer, held.Hold] = {}
         self._unbind: dict[Layer, Callable[[], None]] = {}
+        self._put_away: WeakSet[Image] = WeakSet()
+        """Images whose layer of objects somebody removed: it does not come back unasked."""
         self._actions = self._key_actions()
         symbols()  # napari takes 0.2 s to make them: now, not at the first click
         self._begin()
@@ -72,6 +75,8 @@ class LayerSession(ImageSession):
     def _on_removed(self, event: Any) -> None:
         layer = event.value
         for kept, objects in list(self._held.items()):
+            if layer is kept:
+                self._put_away.add(objects.image)
             if layer is kept or layer is objects.image:
                 self._let_go(kept)
         super()._on_removed(event)
@@ -139,6 +144,7 @@ class LayerSession(ImageSession):
         if (
             image is self.image
             and self.objects is None
+            and image not in self._put_away
             and self.keeper.holds(source, self.kind.system)
         ):
             self.ready()
@@ -183,6 +189,7 @@ class LayerSession(ImageSession):
             except CellpathError as error:
                 self.told.emit("error", str(error))
                 return None
+            self._put_away.discard(self.image)
             self.viewer.add_layer(layer)  # comes back through _on_inserted
             self._set_objects(self._held[layer])
         return self.objects

@@ -132,7 +132,8 @@ class RedCellDock(SummedDock):
         method.set_band(session.method.band)
         self.average = narrow(QComboBox())
         fill(self.average, AVERAGES, session.method.average)
-        method.add_setting("Ways round", self.average)
+        self.average.setToolTip("How many ways round each box is looked at.")
+        method.add_setting("Ways", self.average)
         self.truth = narrow(QComboBox())
         self.truth.setToolTip(
             "Show regions beside what is known: blue missed, green right, red wrong."

@@ -7,7 +7,7 @@ by verdict, or beside the truth; and whoever is selected has a rectangle that ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -123,9 +123,13 @@ class RegionLayers:
         if edited is not None:
             self._let_go(edited)
         if gone:
-            for thing in (edited, outlines):
-                if thing is not None and thing.layer in self.viewer.layers:
-                    self.viewer.layers.remove(thing.layer)
+            beside = [thing.layer for thing in (edited, outlines) if thing is not None]
+            QTimer.singleShot(0, lambda: self._remove(beside))
+
+    def _remove(self, layers: Sequence[Layer]) -> None:
+        for layer in layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
 
     def edited(self, regions: RedCellsLayer) -> EditedBoxes:
         """The boxes that are drawn or changed, on a layer made if there is none."""

@@ -273,6 +273,8 @@ class RegionSession(ObjectSession):
                 f"No region {where} scores {self.score:.2f} or more; {len(found):,} candidates "
                 "score less: lower ‘Score ≥’ to see them."
             )
+        elif not new:
+            text = f"No new region was found {where}: what the search finds is there already."
         else:
             text = f"{RED_CELLS.count(len(new))} found {where}."
         if not complete:

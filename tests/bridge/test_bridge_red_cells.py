@@ -1,5 +1,7 @@
 """Regions of red cells: sets of types, verdicts that follow, detections, boxes to change."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from napari.layers import Image, Points, Shapes
@@ -137,6 +139,20 @@ def test_without_a_call_the_verdict_follows_from_the_types(regions):
     regions.toggle([a], "Oval")
     regions.toggle([b], "Gran")
     assert frame(regions)["verdict"].tolist() == [NORMAL, ABNORMAL, ""]
+
+
+def test_doubt_is_reckoned_from_each_types_own_threshold(regions):
+    """A type that is certainly absent is no doubt, however low its threshold."""
+    (a, b, c) = regions.add_boxes(BOXES, score=False)
+    low = (0.05,) * 6
+    clear = replace(call(a, "Oval"), probabilities=(0.99, *[0.001] * 5), thresholds=low)
+    near = replace(clear, uid=b, probabilities=(0.99, 0.045, *[0.001] * 4))
+    above = replace(clear, uid=c, probabilities=(0.99, 0.2, *[0.001] * 4))
+    regions.write([clear, near, above], SETTINGS)
+    assert regions.doubtful().tolist() == [1, 2]
+    assert near.margin == pytest.approx(0.05)
+    assert above.margin == pytest.approx(0.5 * 0.15 / 0.95)
+    assert replace(clear, probabilities=(), abnormal=float("nan")).margin != clear.margin
 
 
 def test_answer_never_overwrites_a_correction(regions):

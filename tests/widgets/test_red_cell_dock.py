@@ -454,7 +454,7 @@ def test_ways_round_are_another_setting(dock, regions):
 
 
 def test_exported_table_and_command_give_the_same_numbers(
-    viewer, inline, entries, qtbot, field, tmp_path
+    viewer, inline, entries, qtbot, field, tmp_path, capsys
 ):
     """The copied command reads the exported boxes and writes the numbers of the window."""
     from napari_cellpath.cli import main
@@ -475,7 +475,10 @@ def test_exported_table_and_command_give_the_same_numbers(
     assert words[:3] == ["cellpath", "predict", "rbc"]
     assert words[words.index("--average") + 1] == "d4"
     words[words.index("--model") + 1] = str(entries[0].folder)
-    assert main([*words[1:], "--device", "cpu", "--precision", "fp32"]) == 0
+    capsys.readouterr()
+    assert main([*words[1:], "--device", "cpu", "--precision", "fp32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["doubtful"] == len(regions.doubtful())
     out = tmp_path / "regions-answers.csv"
     with exported.open(newline="") as a, out.open(newline="") as b:
         pairs = list(zip(csv.DictReader(a), csv.DictReader(b), strict=True))
@@ -627,8 +630,35 @@ def test_layers_go_and_come(dock, regions, viewer, qtbot, image):
     viewer.layers.remove(edited_layer_of(image, viewer.layers))
     session.select([str(regions.table.uids[1])])
     qtbot.waitUntil(lambda: edited_layer_of(image, viewer.layers) is not None, timeout=15000)
+    gone: list[str] = []
+    viewer.layers.events.removed.connect(lambda event: gone.append(event.value.name))
     viewer.layers.remove(regions.layer)
-    assert edited_layer_of(image, viewer.layers) is None
-    assert outlines_layer_of(image, viewer.layers) is None
+    # Not within that event: napari's canvas draws layers that are gone, and the process dies.
+    assert gone == [regions.layer.name]
     assert session.cells is None
-    assert [layer.name for layer in viewer.layers] == ["smear"]
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["smear"], timeout=15000)
+    qtbot.wait(300)
+
+
+def test_a_layer_that_was_removed_stays_away_until_regions_are_wanted(
+    dock, regions, viewer, qtbot, image
+):
+    """The project keeps its regions, and they are back once regions are added to the image."""
+    session, count = dock.session, len(regions)
+    viewer.layers.remove(regions.layer)
+    session.inquiry.source_known.emit(image)  # the file was looked into again
+    qtbot.wait(300)
+    assert session.cells is None
+    again = session.ready()
+    qtbot.waitUntil(lambda: len(again) == count, timeout=15000)
+    viewer.layers.remove(again.layer)
+    detect(dock, qtbot)
+    assert len(session.cells) >= count
+
+
+def test_detecting_again_says_that_nothing_is_new(dock, qtbot):
+    """A second press finds what is there already, and says so."""
+    dock.score.setValue(0.05)
+    count = len(detect(dock, qtbot))
+    assert len(detect(dock, qtbot)) == count
+    assert last_notice().startswith("No new region was found in 'smear'")
