@@ -32,7 +32,7 @@ from napari_cellpath.bridge.conventions import (
     placing,
 )
 from napari_cellpath.bridge.kinds import P_COLUMN
-from napari_cellpath.bridge.red_cells import VERDICT_COLOURS, RedCellsLayer, verdict_colours
+from napari_cellpath.bridge.red_cells import RedCellsLayer, verdict_colours
 from napari_cellpath.bridge.timing import napari_call, timed
 from napari_cellpath.core.vocabulary import Role
 
@@ -40,7 +40,7 @@ MOST = 50
 """Boxes that may be changed at a time: napari's rectangles are slow where there are many."""
 LEAST_SIDE = 3
 """Rectangles of fewer pixels were a click, not a box."""
-TEXT_SIZE = 10
+TEXT_SIZE, TEXT_COLOUR = 10, "#101018"
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 Box = tuple[int, int, int, int]
 
@@ -270,7 +270,6 @@ def _columns(regions: RedCellsLayer, rows: NDArray[np.intp]) -> dict[str, Any]:
             "…" if waits else _sentence(v, p, h)
             for v, p, h, waits in zip(verdicts, chances, held, table.pending[rows], strict=True)
         ],
-        "colour": [VERDICT_COLOURS.get(verdict, PENDING_COLOUR) for verdict in verdicts],
         **{name: table.features[name][rows] for name in table.p_columns},
     }
 
@@ -285,7 +284,7 @@ def _sentence(verdict: str, chance: float, held: str) -> str:
 
 
 def _table(uids: Sequence[str], columns: Mapping[str, Any]) -> pd.DataFrame:
-    blank = {"labels": (), "verdict": (), "abnormal": (), "said": (), "colour": ()}
+    blank = {"labels": (), "verdict": (), "abnormal": (), "said": ()}
     wanted = {"uid": list(uids), **(columns or blank)}
     return pd.DataFrame({name: _series(name, values) for name, values in wanted.items()})
 
@@ -296,10 +295,10 @@ def _series(name: str, values: Any) -> pd.Series[Any]:
 
 
 def _text() -> dict[str, Any]:
-    """Text above each rectangle, in the colour of its verdict."""
+    """Text above each rectangle: dark, as smears are bright; the frame has the verdict's colour."""
     return {
         "string": {"feature": "said"},
-        "color": {"feature": "colour"},
+        "color": TEXT_COLOUR,
         "size": TEXT_SIZE,
         "anchor": "upper_left",
         "translation": (-2.0, 0.0),

@@ -181,7 +181,11 @@ class PaintSession(ImageSession):
             return
         said = painting.accepted(region.store, self.keeper.painted(self.source), window)
         if not self.keeper.paint(self.source, [(window[0], window[1], said)]):
-            self.told.emit("info", "Everything in view is painted already.")
+            self.told.emit(
+                "info",
+                "info",
+                "Nothing in view is left to accept: it is painted, or not segmented yet.",
+            )
 
 
 def _box_of(piece: Piece) -> painting.Box:

@@ -169,6 +169,7 @@ class TissueSession(TissueLayerSession):
     def _send(self, image: Image | None, request: SegmentRequest) -> None:
         if image is None:
             return
+        self._say_what_stops(request)
         with suppress(OSError):
             tissue_stores.stores_folder().mkdir(parents=True, exist_ok=True)
         in_use = [*(r.store.path for r in self._regions.values()), Path(request.store)]
@@ -181,6 +182,18 @@ class TissueSession(TissueLayerSession):
             self._end(image, request, complete)
 
         self.inquiry.send(SEGMENT, "Segmenting", request, done, some)
+
+    def _say_what_stops(self, request: SegmentRequest) -> None:
+        """One region is segmented at a time; nobody must wonder what became of the other."""
+        before = self.under_way
+        if before is None or before.image == request.image:
+            return
+        known = [r for layer, r in self._regions.items() if self._requests.get(layer) == before]
+        name = f"'{known[0].image.name}'" if known else "the other image"
+        self.told.emit(
+            "info", f"One region is segmented at a time: that of {name} was stopped. What is done "
+            "of it stays; choose that image and press ‘Go on’ for the rest.",
+        )  # fmt: skip
 
     @timed
     def _grow(self, image: Image, request: SegmentRequest, rows: Sequence[SegmentedRows]) -> None:

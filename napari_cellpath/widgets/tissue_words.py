@@ -65,7 +65,11 @@ def summary(reading: Mapping[str, Any] | None, region: TissueRegion | None) -> s
     worst = reading["worst_grade"]
     if worst is not None:
         text += f" · worst: <b>{escape(worst['class'])}</b>"
-        text += f" ({worst['lesions']:,} of size, largest {area(worst['largest_pixels'], mpp)})"
+        pieces = "piece" if worst["lesions"] == 1 else "pieces"
+        text += (
+            f" ({worst['lesions']:,} {pieces} of {reading['least_lesion_mm2']:g} mm² or more, the "
+            f"largest {area(worst['largest_pixels'], mpp)})"
+        )
     elif assessed and any(region.facts.abnormal):
         text += _small(reading, region)
     parts = reading.get("merged", {})

@@ -188,6 +188,32 @@ def test_segment_here_and_there(dock, viewer, qtbot, image, entries):
     assert not dock.session.running
 
 
+def test_a_second_region_says_what_becomes_of_the_first(dock, viewer, qtbot, field):
+    """Pressed for another image, the first region's end is said, and how to go on with it."""
+
+    class Endless:
+        def __init__(self, request):
+            self.request, self.cancelled = request, False
+            jobs.append(self)
+
+        def cancel(self):
+            self.cancelled = True
+
+    jobs: list[Endless] = []
+    dock.session.inquiry.errands._submit = Endless
+    choose(dock.where, Where.IMAGE)
+    dock.segment()
+    dock.segment()
+    assert not notification_manager.records or "One region" not in last_notice()
+    other = viewer.add_image(field.image, name="other", scale=(0.5, 0.5), units=("um", "um"))
+    dock.session.choose_image(other)
+    qtbot.waitUntil(lambda: not dock.session.missing(), timeout=PATIENCE)
+    dock.segment()
+    assert "One region is segmented at a time" in last_notice()
+    assert "‘Go on’" in last_notice()
+    assert [job.cancelled for job in jobs] == [True, True, False]
+
+
 def test_a_missing_pixel_size_is_asked_for_once(viewer, qtbot, inline, entries, field):
     """Asked before anything is computed, taken, and known the next time the image is open."""
     viewer.add_image(field.image, rgb=True, name="photo")

@@ -19,6 +19,17 @@ def reading(**shares: float) -> dict:
     }  # fmt: skip
 
 
+def test_worst_class_says_how_many_pieces_count() -> None:
+    """One piece or several, and from which size on they count."""
+    region = SimpleNamespace(
+        facts=SimpleNamespace(class_names=("background", "malignant"), abnormal=(False, True))
+    )
+    for count, says in ((1, "(1 piece of 0.01 mm² or more, "), (3, "(3 pieces of 0.01 mm² or ")):
+        found = reading(background=0.4, malignant=0.6)
+        found["worst_grade"] = {"class": "malignant", "lesions": count, "largest_pixels": 4000}
+        assert says in tissue_words.summary(found, region)
+
+
 @pytest.mark.parametrize(
     ("malignant", "says"),
     [(0.0, "nothing abnormal"), (0.632, "malignant 63.2 %, no single lesion of 0.01 mm²")],
