@@ -17,6 +17,7 @@ from napari_cellpath.bridge import conventions, export, pixel_sizes
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
+from napari_cellpath.widgets import garbage
 from napari_cellpath.widgets.inquiry import Inquiry
 from napari_cellpath.widgets.keeper import Keeper
 
@@ -75,6 +76,7 @@ class ImageSession:
         self._on_active()
         if self.image is None and self.images:
             self._set_image(self.images[0])
+        garbage.set_aside()
 
     def close(self, *_: Any) -> None:
         """Cancel what runs and let go of everything; safe to call twice, at any time."""
@@ -89,6 +91,7 @@ class ImageSession:
         self.inquiry.close()
         self._let_go_of_all()
         self.keeper.leave()
+        garbage.take_back()
 
     # What it is about.
 
@@ -159,6 +162,7 @@ class ImageSession:
         layer = event.value
         if isinstance(layer, Image):
             self.inquiry.forget_image(layer)
+            garbage.search_soon()
             if layer is self.image:
                 self.inquiry.errands.cancel_all()  # nobody can use what they would find
                 self._set_image(self.images[0] if self.images else None)
