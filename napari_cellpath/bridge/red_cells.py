@@ -7,6 +7,7 @@ probability 1 or 0, the others as the model gave them, and the model's booster j
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -119,7 +120,9 @@ class RedCellTable(BoxTable):
 
     def sets(self, column: str, rows: Rows) -> NDArray[np.bool_]:
         """(k, types) which types of the model the texts of a column name."""
-        texts = self.features[column][rows]
+        return self._sets_of(self.features[column][rows])
+
+    def _sets_of(self, texts: Sequence[str] | NDArray[Any]) -> NDArray[np.bool_]:
         classes = self.scheme.classes
         if not len(texts):
             return np.zeros((0, len(classes)), dtype=bool)
@@ -135,6 +138,13 @@ class RedCellTable(BoxTable):
         """(k, types) what each region holds: a person's word before the model's."""
         said = (self.features["correction"][rows] != "")[:, None]
         return np.where(said, self.sets("correction", rows), self.sets("call", rows))
+
+    def counts(self, rows: Rows) -> list[int]:
+        """How many of these regions hold each type; few texts are different, so those are read."""
+        said, told = (self.features[name][rows] for name in ("correction", "call"))
+        texts = Counter(np.where(said != "", said, told).tolist())
+        held = self._sets_of(list(texts))
+        return [int(n) for n in np.array(list(texts.values()), dtype=np.intp) @ held]
 
     # The verdict.
 
@@ -202,8 +212,7 @@ class RedCellsLayer(BoxedLayer):
 
     def counts(self) -> list[int]:
         """How many regions hold each type; a correction counts for the call."""
-        rows = np.flatnonzero(~self.table.outside)
-        return [int(n) for n in self.table.standing(rows).sum(axis=0)]
+        return self.table.counts(np.flatnonzero(~self.table.outside))
 
     def types_of(self, uid: str) -> tuple[str, ...]:
         """The types a region holds: a person's word before the model's."""
