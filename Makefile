@@ -17,8 +17,14 @@ setup:  ## system libraries, .venv, packages; leaves .venv/bin/cellpath
 demo: setup  ## click nuclei in napari; without a display, screenshots and results in demo-output/
 	$(BIN)/cellpath demo --out demo-output $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--headless)
 
+# What looks at no clock runs side by side, one thread each; windows and the backend then alone.
+APART := core models slides samples systems project bridge training cli
+QUICK := -m "not slow and not gpu" --durations=10
+
 test: setup lint  ## everything but the slow tests
-	$(SCREEN) $(BIN)/python -m pytest -m "not slow and not gpu" --durations=20
+	OMP_NUM_THREADS=1 $(SCREEN) $(BIN)/python -m pytest $(QUICK) -n logical --maxprocesses 4 \
+	    --dist loadfile $(APART:%=tests/%)
+	$(SCREEN) $(BIN)/python -m pytest $(QUICK) $(APART:%=--ignore=tests/%)
 
 test-all: setup lint  ## the slow ones too
 	$(SCREEN) $(BIN)/python -m pytest -m "not gpu"

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from napari_cellpath.core.errors import JobCancelledError
 from napari_cellpath.core.vocabulary import Average
 from napari_cellpath.slides.windows import read
+from napari_cellpath.systems.boxed_features import FeaturesPayload
 from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.hep2.cells import CellInput, crop_of, is_blank, plane_of, prepare
-from napari_cellpath.systems.hep2.features_plan import FeaturesPayload
 from napari_cellpath.systems.hep2.find_plan import (
     GroundPayload,
     SurveyPayload,
@@ -63,7 +63,7 @@ class PatternPredictor:
         if isinstance(payload, SurveyPayload | GroundPayload | TilePayload):
             return search(payload)
         if isinstance(payload, FeaturesPayload):
-            return self.describe(payload.cells, forward, stop)
+            return self.describe(payload.boxes, forward, stop)
         return self.judge(payload, forward, stop)
 
     def judge(self, payload: PatternPayload, forward: Forward, stop: StopCheck) -> PatternOutput:

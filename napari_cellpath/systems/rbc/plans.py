@@ -9,15 +9,26 @@ from napari_cellpath.core.requests import (
     FeaturesRequest,
     LabelRegionsRequest,
 )
+from napari_cellpath.core.vocabulary import Average
+from napari_cellpath.systems.boxed_features import BoxedFeaturesPlan
 from napari_cellpath.systems.protocol import Plan
 from napari_cellpath.systems.rbc.detect_plan import DetectRegionsPlan
-from napari_cellpath.systems.rbc.features_plan import FeaturesPlan
 from napari_cellpath.systems.rbc.plan import LabelRegionsPlan
+
+
+def _features(request: FeaturesRequest) -> BoxedFeaturesPlan:
+    return BoxedFeaturesPlan(
+        request,
+        lambda boxes: LabelRegionsPlan(
+            LabelRegionsRequest(request.image, boxes, request.model, average=Average.NONE)
+        ),
+    )
+
 
 _PLANS: dict[type, Any] = {
     LabelRegionsRequest: LabelRegionsPlan,
     DetectRegionsRequest: DetectRegionsPlan,
-    FeaturesRequest: FeaturesPlan,
+    FeaturesRequest: _features,
 }
 
 

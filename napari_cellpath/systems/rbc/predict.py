@@ -18,6 +18,7 @@ from napari_cellpath.core.errors import JobCancelledError, ModelError
 from napari_cellpath.core.requests import DETECTION_FLOOR
 from napari_cellpath.core.vocabulary import Average, Fit
 from napari_cellpath.slides.windows import read
+from napari_cellpath.systems.boxed_features import FeaturesPayload
 from napari_cellpath.systems.eight_ways import eight_ways
 from napari_cellpath.systems.loading import load_referred, memory_of
 from napari_cellpath.systems.protocol import Forward, ModelRef, StopCheck
@@ -28,7 +29,6 @@ from napari_cellpath.systems.rbc.detect_plan import (
     DetectPayload,
     Look,
 )
-from napari_cellpath.systems.rbc.features_plan import FeaturesPayload
 from napari_cellpath.systems.rbc.network import Cascade
 from napari_cellpath.systems.rbc.patches import are_blank, patch_of
 from napari_cellpath.systems.rbc.plan import LARGEST_GROUP, LabelOutput, LabelPayload, group_of
