@@ -8,7 +8,6 @@ trained on them. Slow; ``make test-all`` runs it.
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ import pytest
 
 from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.cli import main
-from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import Preset, System
 from napari_cellpath.models import find_model, read_info
 from napari_cellpath.project import ledger
@@ -24,6 +22,7 @@ from napari_cellpath.samples.data import data_folder
 from napari_cellpath.widgets.nuclei import NucleiDock
 from napari_cellpath.widgets.train import TrainDock
 from tests.support.blinding import write_blinded
+from tests.support.teaching import put_on_sides, train, turn_to
 from training.datasets import CellRecord, read_cells
 from training.deeppap_recipe import Data
 from training.splits import assign_parts
@@ -98,35 +97,14 @@ class Person:
 
 def work(person: Person, tmp_path: Path, learn, frozen, wrong: bool) -> dict:
     """Label everything, put slides on sides, train, and read the report."""
-    from napari_cellpath.project.images import set_group
-
     keeper, qtbot = person.session.keeper, person.qtbot
     for cell in (*learn, *frozen):
         truth = "abnormal" if cell.abnormal else "normal"
         person.label(cell, OTHER[truth] if wrong and cell in learn else truth)
-    assert keeper.save_as(tmp_path / "loop")
-    project = keeper.project
-    groups = {c.image.name: c.group for c in (*learn, *frozen)}
-    for key, facts in list(project.state.images.items()):
-        set_group(project, key, groups[facts["name"]])
-    for cells, part in ((learn, Part.TRAIN), (frozen, Part.FROZEN)):
-        for group in {c.group for c in cells}:
-            ledger.move(project, group, part)
-    keeper.changed.emit()
+    groups = {c.image.stem: c.group for c in (*learn, *frozen)}
+    put_on_sides(keeper, tmp_path / "loop", groups, {c.group for c in frozen})
     dock = person.train
-    dock.parent_model.setCurrentIndex(dock.parent_model.findText("blinded"))
-    assert dock.parent_model.currentText() == "blinded"
-    assert f"Learns from {len(learn)} cells" in dock.data.text()
-    dock.start.click()
-    assert dock.run.running
-    started = time.monotonic()
-    qtbot.waitUntil(lambda: not dock.run.running, timeout=900_000)
-    seconds = time.monotonic() - started
-    assert dock.run.out is not None, dock.state.text()
-    assert (dock.run.out / "report.json").is_file(), dock.state.text()
-    report = json.loads((dock.run.out / "report.json").read_text())
-    print(f"\ntraining took {seconds:.0f} s; {dock.report.verdict.text()}")
-    assert seconds < 300
+    report = train(dock, qtbot, System.DEEPPAP, f"Learns from {len(learn)} cells", within=300)
     assert dock.curves.points(), "no curve was drawn"
     return report
 
@@ -160,8 +138,7 @@ def test_thirty_corrections_make_a_better_model(person, qtbot, tmp_path, parent)
     dock.report.changed.cellDoubleClicked.emit(0, 0)
     names = [Path(str(x.source.path or "")).name for x in person.viewer.layers]
     assert Path(report["changed"][0]["image"]).name in names
-    qtbot.waitUntil(lambda: "model/deeppap" in project.state.settings, timeout=10_000)
-    dock.use.click()
+    turn_to(dock, qtbot, project, System.DEEPPAP)
     assert person.session.method.entry.label == report["child"]
     assert ledger.used_by(project, learn[0].group)
 

@@ -6,24 +6,20 @@ cells are the starter's reserve: no model was ever trained on them. Slow; ``make
 
 from __future__ import annotations
 
-import json
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from napari_cellpath.backend.inline import InlineBackend
-from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import find_model, read_info
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.project import ledger
-from napari_cellpath.project.images import set_group
 from napari_cellpath.samples.data import data_folder
 from napari_cellpath.widgets.hep2 import Hep2Dock
 from napari_cellpath.widgets.train import TrainDock
 from tests.support.blinding import write_blinded_to_pattern
+from tests.support.teaching import put_on_sides, train, turn_to
 from training.datasets import CellRecord
 from training.hep2.data import read_cells
 from training.hep2.recipe import Hep2Data
@@ -119,32 +115,12 @@ def test_forty_corrections_teach_the_missing_pattern(person, qtbot, tmp_path, pa
     for cell in (*learn, *frozen):
         person.label(cell, names[cell.fine_class])
     keeper = person.session.keeper
-    assert keeper.save_as(tmp_path / "loop")
-    project = keeper.project
-    group_of = {c.image: c.group for c in (*learn, *frozen)}
-    for key, facts in list(project.state.images.items()):
-        set_group(project, key, group_of[Path(facts["path"])])
-    for cells, part in ((learn, Part.TRAIN), (frozen, Part.FROZEN)):
-        for group in {c.group for c in cells}:
-            ledger.move(project, group, part)
-    keeper.changed.emit()
+    groups = {c.image.stem: c.group for c in (*learn, *frozen)}
+    project = put_on_sides(keeper, tmp_path / "loop", groups, {c.group for c in frozen})
     dock = person.train
-    dock.system.setCurrentIndex(dock.system.findData(System.HEP2))
-    dock.system.activated.emit(dock.system.currentIndex())
-    dock.parent_model.setCurrentIndex(dock.parent_model.findText("blinded"))
-    assert f"Learns from {len(learn)} cells" in dock.data.text()
-    started = time.monotonic()
-    dock.start.click()
-    qtbot.waitUntil(lambda: not dock.run.running, timeout=900_000)
-    seconds = time.monotonic() - started
-    assert (dock.run.out / "report.json").is_file(), dock.state.text()
-    report = json.loads((dock.run.out / "report.json").read_text())
-    print(f"\ntraining took {seconds:.0f} s; {dock.report.verdict.text()}")
-    print(json.dumps(report["paired"]))
-    assert seconds < 300
+    report = train(dock, qtbot, System.HEP2, f"Learns from {len(learn)} cells", within=300)
     low, high = report["paired"]["mca"]["interval"]
     assert 0 < low < high
     assert report["gate"]["passed"]
-    qtbot.waitUntil(lambda: "model/hep2" in project.state.settings, timeout=10_000)
-    dock.use.click()
+    turn_to(dock, qtbot, project, System.HEP2)
     assert person.session.method.entry.label == report["child"]

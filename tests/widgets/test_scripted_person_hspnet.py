@@ -8,8 +8,6 @@ them. Slow; ``make test-all`` runs it.
 from __future__ import annotations
 
 import csv
-import json
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,18 +16,16 @@ from PIL import Image as Pillow
 from scipy import ndimage
 
 from napari_cellpath.backend.inline import InlineBackend
-from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.vocabulary import RegionMode, System
 from napari_cellpath.models import find_model, read_info
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.project import ledger
-from napari_cellpath.project.images import set_group
 from napari_cellpath.project.painted import painted_value
 from napari_cellpath.samples.data import data_folder
 from napari_cellpath.widgets.search import Where
 from napari_cellpath.widgets.tissue import TissueDock
 from napari_cellpath.widgets.train import TrainDock
 from tests.support.blinding import write_blinded_to_tissue
+from tests.support.teaching import put_on_sides, train, turn_to
 
 BLIND_TO = "malignant gland"
 MPP = "0.62"
@@ -173,29 +169,13 @@ def test_three_painted_regions_teach_the_missing_class(person, qtbot, tmp_path, 
         person.open(row)
         person.say_all(truth_of(row))
     keeper = person.session.keeper
-    assert keeper.save_as(tmp_path / "loop")
-    project = keeper.project
-    sides = {r["name"]: Part.TRAIN for r in learn} | {r["name"]: Part.FROZEN for r in frozen}
-    for key, facts in list(project.state.images.items()):
-        set_group(project, key, Path(facts["path"]).stem)
-    for name, part in sides.items():
-        ledger.move(project, name, part)
-    keeper.changed.emit()
+    names = {r["name"]: r["name"] for r in (*learn, *frozen)}
+    project = put_on_sides(keeper, tmp_path / "loop", names, {r["name"] for r in frozen})
     dock = person.train
     assert dock.system.currentData() == System.HSPNET, "most of what was said is painted"
-    dock.parent_model.setCurrentIndex(dock.parent_model.findText("blinded"))
-    assert f"of {REGIONS} slides" in dock.data.text()
-    started = time.monotonic()
-    dock.start.click()
-    qtbot.waitUntil(lambda: not dock.run.running, timeout=1_200_000)
-    seconds = time.monotonic() - started
-    assert (dock.run.out / "report.json").is_file(), dock.state.text()
-    report = json.loads((dock.run.out / "report.json").read_text())
-    print(f"\n{strokes} strokes; training took {seconds:.0f} s; {dock.report.verdict.text()}")
-    print(json.dumps(report["paired"]))
-    assert seconds < 480
+    report = train(dock, qtbot, System.HSPNET, f"of {REGIONS} slides", within=480)
+    print(f"{strokes} strokes")
     assert any(0 < low < high for low, high in (p["interval"] for p in report["paired"].values()))
     assert report["gate"]["passed"]
-    qtbot.waitUntil(lambda: "model/hspnet" in project.state.settings, timeout=10_000)
-    dock.use.click()
+    turn_to(dock, qtbot, project, System.HSPNET)
     assert person.session.method.entry.label == report["child"]

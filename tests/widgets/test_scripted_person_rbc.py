@@ -7,8 +7,6 @@ them. Slow; ``make test-all`` runs it.
 
 from __future__ import annotations
 
-import json
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,17 +15,15 @@ import pytest
 
 from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.bridge.box_recording import corners_of
-from napari_cellpath.core.annotations import Part
 from napari_cellpath.core.errors import UnknownNameError
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.models import find_model, read_info
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.project import ledger
-from napari_cellpath.project.images import set_group
 from napari_cellpath.samples.data import data_folder
 from napari_cellpath.widgets.red_cells import RedCellDock
 from napari_cellpath.widgets.train import TrainDock
 from tests.support.blinding import write_blinded_to_type
+from tests.support.teaching import put_on_sides, train, turn_to
 from training.rbc.chula import read_chula
 from training.rbc.table import RegionRecord
 
@@ -156,35 +152,16 @@ def test_forty_boxes_teach_the_missing_type(person, qtbot, tmp_path, parent):
     for image, boxes in by_image.items():
         person.label(image, boxes)
     keeper = person.session.keeper
-    assert keeper.save_as(tmp_path / "loop")
-    project = keeper.project
-    group_of = {r.image: r.group for r in (*learn, *frozen)}
-    for key, facts in list(project.state.images.items()):
-        set_group(project, key, group_of[Path(facts["path"])])
-    for boxes, part in ((learn, Part.TRAIN), (frozen, Part.FROZEN)):
-        for group in {r.group for r in boxes}:
-            ledger.move(project, group, part)
-    keeper.changed.emit()
+    groups = {r.image.stem: r.group for r in (*learn, *frozen)}
+    project = put_on_sides(keeper, tmp_path / "loop", groups, {r.group for r in frozen})
     dock = person.train
-    dock.system.setCurrentIndex(dock.system.findData(System.RBC))
-    dock.system.activated.emit(dock.system.currentIndex())
-    dock.parent_model.setCurrentIndex(dock.parent_model.findText("blinded"))
-    assert f"Learns from {len(learn)} regions" in dock.data.text()
+    report = train(dock, qtbot, System.RBC, f"Learns from {len(learn)} regions", within=300)
     assert dock.preset.currentText() == "fast · heads and booster"
-    started = time.monotonic()
-    dock.start.click()
-    qtbot.waitUntil(lambda: not dock.run.running, timeout=1_800_000)
-    seconds = time.monotonic() - started
-    assert (dock.run.out / "report.json").is_file(), dock.state.text()
-    report = json.loads((dock.run.out / "report.json").read_text())
-    print(f"\ntraining took {seconds:.0f} s; {dock.report.verdict.text()}; {person.flips} flipped")
-    print(json.dumps(report["paired"]))
-    assert seconds < 300
+    print(f"{person.flips} flipped")
     low, high = report["paired"]["macro_auc"]["interval"]
     assert 0 < low < high
     low, high = report["paired"][f"auc of {BLIND_TO}"]["interval"]
     assert 0 < low < high
     assert report["gate"]["passed"], report["gate"]["why"]
-    qtbot.waitUntil(lambda: "model/rbc" in project.state.settings, timeout=30_000)
-    dock.use.click()
+    turn_to(dock, qtbot, project, System.RBC)
     assert person.session.method.entry.label == report["child"]
