@@ -100,6 +100,7 @@ class FollowedPoints:
         self._score_new = True
         self._replaying: Sequence[str] | None = None
         self._given: Sequence[str] | None = None
+        self._expected: tuple[NDArray[np.float64], str] | None = None
         self._closed = False
         self.table.adopt(layer.features, np.array(layer.data, dtype=float), set(taken))
         self._place(np.arange(len(self.table)))
@@ -146,6 +147,10 @@ class FollowedPoints:
     def shape(self) -> tuple[int, int]:
         """Height and width of the image's level 0."""
         return self._shape
+
+    def expect(self, position: NDArray[np.float64], uid: str) -> None:
+        """Give the next point this uid if it is added at this very place."""
+        self._expected = np.asarray(position, dtype=float), uid
 
     def selected(self) -> list[str]:
         """Uids of the selected points."""
@@ -217,7 +222,8 @@ class FollowedPoints:
 
     def _take_new_rows(self) -> None:
         new = np.array(self.layer.data[len(self.table) :], dtype=float)
-        rows = self.table.append(new, uids=self._replaying or self._given)
+        expected = self._as_expected(new)
+        rows = self.table.append(new, uids=self._replaying or self._given or expected)
         self._place(rows)
         self._push(rows, tell=self.rows_added)
         self._tell(Gesture.ADDED, [str(u) for u in self.table.uids[rows]])
@@ -227,6 +233,12 @@ class FollowedPoints:
         inside = [str(uid) for uid in self.table.uids[rows[~self.table.outside[rows]]]]
         if inside and self._score_new and self._replaying is None:
             self.scoring_requested.emit(inside)
+
+    def _as_expected(self, new: NDArray[np.float64]) -> list[str] | None:
+        expected, self._expected = self._expected, None
+        if expected is None or len(new) != 1 or not np.array_equal(new[0], expected[0]):
+            return None
+        return [expected[1]]
 
     def _forget_rows(self, rows: Rows) -> None:
         gone = self.table.delete(rows)
@@ -304,13 +316,16 @@ class FollowedPoints:
 
     # Writing back.
 
+    def inside(self, positions: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(k,) which positions (k, 2) lie on the image."""
+        limit = np.array(self._shape, dtype=float) - 0.5
+        with np.errstate(invalid="ignore"):
+            return np.asarray(((positions >= -0.5) & (positions <= limit)).all(axis=1))
+
     def _place(self, rows: Rows) -> None:
         """Work out which rows lie off the image."""
         table = self.table
-        limit = np.array(self._shape, dtype=float) - 0.5
-        position = table.positions[rows]
-        with np.errstate(invalid="ignore"):
-            inside = ((position >= -0.5) & (position <= limit)).all(axis=1)
+        inside = self.inside(table.positions[rows])
         table.outside[rows] = ~inside
         table.pending[rows] &= inside
         table.mark(rows)

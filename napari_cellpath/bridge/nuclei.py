@@ -88,3 +88,9 @@ class NucleiLayer(ObjectLayer):
     def wanted(self, uids: Iterable[str]) -> tuple[Any, ...]:
         """See `nuclei`."""
         return self.nuclei(uids)
+
+    def thing_at(self, position: NDArray[np.float64], uid: str) -> Nucleus | None:
+        """The nucleus that a click here would add; None beside the image."""
+        if not self.inside(np.asarray(position, dtype=float)[None])[0]:
+            return None
+        return Nucleus(float(position[0]), float(position[1]), uid)

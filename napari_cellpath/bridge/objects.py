@@ -66,6 +66,10 @@ class ObjectLayer(FollowedPoints):
         """Those of these objects that exist and lie on the image, as a request names them."""
         raise NotImplementedError
 
+    def thing_at(self, position: NDArray[np.float64], uid: str) -> Any:
+        """What a click at this place, (2,) pixels, would have asked for; None if nothing can be."""
+        del position, uid
+
     # What the dock does.
 
     @timed

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from napari.layers import Image
+from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_cellpath.backend.job import Backend, Job, JobEvent, WorkerStatus
@@ -19,6 +21,8 @@ from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.sources import Source, Sources, prepare
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
+from napari_cellpath.core.requests import new_uid
+from napari_cellpath.widgets.ahead import Ahead
 from napari_cellpath.widgets.door import Door
 from napari_cellpath.widgets.errands import Errands
 from napari_cellpath.widgets.jobs import JobBook
@@ -54,6 +58,7 @@ class Inquiry:
         self.door = Door(self._deliver)
         self.jobs = JobBook(self._submit)
         self.errands = Errands(self._submit)
+        self.ahead = Ahead(self._submit)
         self._sources = Sources()
         self._sources.doubted.connect(self.look_into)
         self._looking: set[Image] = set()
@@ -71,6 +76,7 @@ class Inquiry:
         self._waiting.clear()
         self.jobs.cancel_all()
         self.errands.cancel_all()
+        self.ahead.drop()
         self._sources.close()
 
     # The backend.
@@ -208,6 +214,17 @@ class Inquiry:
         waiting.extend(uid for uid in uids if uid not in known)
         self._send()
 
+    @timed
+    def ask_ahead(self, objects: ObjectLayer, position: NDArray[np.float64]) -> None:
+        """Ask for the object that a click may add here, (2,) pixels, before napari has added it."""
+        source = self.source(objects.image)
+        thing = objects.thing_at(position, new_uid())
+        if source is None or self._method().entry is None or thing is None:
+            return
+        settings = self._method().scheme(self.mpp(objects.image)).settings
+        self.ahead.ask(thing.uid, self._method().request(source.image, (thing,)), settings)
+        objects.expect(position, thing.uid)
+
     def forget(self, uids: Sequence[str]) -> None:
         """Objects are gone: whoever works on them alone is stopped."""
         self.jobs.forget(uids)
@@ -244,8 +261,12 @@ class Inquiry:
             del self._waiting[objects]
             settings = self._method().scheme(self.mpp(objects.image)).settings
             for batch in [there] if many else [(thing,) for thing in there]:
+                uids = [thing.uid for thing in batch]
+                early = self.ahead.take(uids[0], settings) if len(uids) == 1 else None
                 request = self._method().request(source.image, batch)
-                self.jobs.ask(objects, [thing.uid for thing in batch], request, settings)
+                self.jobs.ask(objects, uids, request, settings, early.job if early else None)
+                if early is not None and early.events:
+                    self.door.call(self._deliver, early.events)
         self.changed.emit()
 
     def send(
@@ -264,6 +285,7 @@ class Inquiry:
         return self.backend.submit(request, listener=self.door.post)
 
     def _deliver(self, events: list[JobEvent]) -> bool:
+        events = self.ahead.hold(events)
         outcome = self.jobs.deliver(events)
         failures = self.errands.deliver(events)
         for sentence in dict.fromkeys(str(e) for e in (*outcome.failures, *failures)):

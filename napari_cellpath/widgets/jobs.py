@@ -82,15 +82,23 @@ class JobBook:
         return any(a.many and a.objects is objects for a in self._by_job.values())
 
     def ask(
-        self, objects: ObjectLayer, uids: Iterable[str], request: Any, settings: tuple[Any, ...]
+        self,
+        objects: ObjectLayer,
+        uids: Iterable[str],
+        request: Any,
+        settings: tuple[Any, ...],
+        job: Job | None = None,
     ) -> None:
-        """Submit a request; from now on only its job answers for these objects."""
+        """Submit a request; from now on only its job answers for these objects.
+
+        ``job`` is given where the request was submitted before.
+        """
         uids = set(uids)
         asked = Asked(objects, uids, settings, many=len(uids) > 1)
         self.forget(uids)
         for uid in uids:
             self._owner[uid] = asked
-        asked.job = self._submit(request)
+        asked.job = self._submit(request) if job is None else job
         self._by_job[asked.job] = asked
 
     def forget(self, uids: Iterable[str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from napari.layers import Image, Labels, Points
+from napari.layers import Image, Labels, Layer, Points
+from qtpy.QtCore import QTimer
 
 from napari_cellpath.bridge import conventions, export
 from napari_cellpath.bridge.kinds import NUCLEI, kind_of
@@ -20,6 +23,30 @@ class NucleiSession(ObjectSession):
     """State of one nuclei dock; see `ObjectSession`."""
 
     kind = NUCLEI
+
+    # A click is asked for when the button goes down.
+
+    def _take_up(self, layer: Layer) -> None:
+        known = layer in self._held
+        super()._take_up(layer)
+        if not known and layer in self._held:
+            layer.mouse_drag_callbacks.append(self._on_press)
+
+    def _let_go(self, layer: Layer) -> None:
+        with suppress(ValueError):
+            layer.mouse_drag_callbacks.remove(self._on_press)
+        super()._let_go(layer)
+
+    def _on_press(self, layer: Layer, event: Any) -> Iterator[None]:
+        objects = self._held.get(layer)
+        if objects is None or event.button != 1 or str(layer.mode) != "add":
+            return
+        self.inquiry.ask_ahead(objects, np.asarray(layer.world_to_data(event.position))[-2:])
+        yield
+        while event.type == "mouse_move":
+            yield
+        # napari's own callback adds the point in this round or not at all.
+        QTimer.singleShot(0, self.inquiry.ahead.drop)
 
     @property
     def nuclei(self) -> NucleiLayer | None:
