@@ -17,6 +17,7 @@ from napari_cellpath.models.registry import search_folders, user_models_folder
 from napari_cellpath.systems import catalogue
 
 MOST_LISTED = 12
+MOST_NESTED = 2
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify, import and export models.")
 
@@ -82,10 +83,12 @@ def show(
         typer.echo("\n" + card.strip())
 
 
-def _shortened(value: Any) -> Any:
-    """Facts without lists that nobody reads: hundreds of slide groups become their number."""
+def _shortened(value: Any, depth: int = 0) -> Any:
+    """Facts without what nobody reads in a line: long lists, and tables within tables."""
     if isinstance(value, dict):
-        return {key: _shortened(inner) for key, inner in value.items()}
+        if depth == MOST_NESTED:
+            return f"{len(value)} measures (the card, --json)"
+        return {key: _shortened(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, list) and len(value) > MOST_LISTED:
         return f"{len(value)} entries (--json lists them)"
     return value

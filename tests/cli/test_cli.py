@@ -285,6 +285,10 @@ def test_show_refuses_a_damaged_model(model, tmp_path, capsys):
     code, text, _ = run("models", "show", copy, capsys=capsys)
     assert code == 0
     assert "parameters" in text
+    _, starter, _ = run("models", "show", "rbc-chula", capsys=capsys)
+    (metrics,) = [line for line in starter.splitlines() if line.startswith("metrics")]
+    assert "measures (the card, --json)" in metrics
+    assert len(metrics) < 1500, "tables within tables are not for a line"
     weights = next(copy.glob("*.safetensors"))
     damaged = bytearray(weights.read_bytes())
     damaged[-1] ^= 1

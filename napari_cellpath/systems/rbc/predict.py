@@ -156,13 +156,16 @@ class RegionPredictor:
         self, patches: list[Tensor], average: Average, forward: Forward, stop: StopCheck
     ) -> NDArray[np.float32]:
         """Features (n, d) of patches, the mean over the ways round each of them."""
-        ways = torch.stack(patches)
+        # Kept with the colours innermost from here on: what the trunk takes needs no further copy.
+        ways = torch.stack(patches).contiguous(memory_format=torch.channels_last)
         if average is Average.D4:
             ways = eight_ways(ways).flatten(0, 1)
         found = []
         for some in ways.split(self.group):
-            blanks = torch.zeros(self.group - len(some), *some.shape[1:])
-            batch = torch.cat([some, blanks]).contiguous(memory_format=torch.channels_last)
+            batch = some
+            if len(some) < self.group:
+                blanks = torch.zeros(self.group - len(some), *some.shape[1:])
+                batch = torch.cat([some, blanks]).contiguous(memory_format=torch.channels_last)
             found.append(forward(self.trunk, batch, stop)[: len(some)].float().cpu())
         each = torch.cat(found).unflatten(0, (len(patches), -1))
         return np.asarray(each.mean(dim=1).numpy())
