@@ -20,7 +20,7 @@ from training.rbc.table import Field
 
 StopCheck = Callable[[], bool]
 Progress = Callable[[int, int], None]
-BATCH = 64
+BATCH = 64  # network inputs at once
 
 
 def _over(
@@ -34,7 +34,7 @@ def _over(
     """What ``of`` gives of each look at each patch, (n, looks, ...)."""
     found, done = [], 0
     with torch.inference_mode():
-        for some in pictures.split(BATCH):
+        for some in pictures.split(BATCH // average.ways):
             if should_stop is not None and should_stop():
                 raise JobCancelledError("Scoring was cancelled.")
             x = some.float() / 255 if some.dtype == torch.uint8 else some
