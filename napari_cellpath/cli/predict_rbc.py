@@ -268,7 +268,7 @@ def _summarise(
     regions = "1 region" if len(records) == 1 else f"{len(records)} regions"
     typer.echo(
         f"{regions}: {held or 'no type above its threshold'}; {summary['abnormal']['regions']} "
-        f"abnormal; {doubtful} doubtful (verdict or a type within {band:g} of its threshold), "
-        "worth a look. "
+        f"abnormal; {doubtful} doubtful (verdict or a type near its threshold, --review-band "
+        f"{band:g}), worth a look. "
         f"Model {summary['model']}. Written to {out}."
     )

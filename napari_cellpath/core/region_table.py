@@ -13,12 +13,12 @@ def region_columns(types: Sequence[str]) -> tuple[str, ...]:
     """Columns of a region table: one ``p_TYPE`` a type, flags last.
 
     ``labels`` are the types above their thresholds, ``abnormal`` is the probability of abnormal
-    and ``call`` what it amounts to.
+    and ``call`` what it amounts to; ``n_views`` is 1, or 8 where eight ways round were averaged.
     """
     return (
         "image", "id", *BOX_COLUMNS, "detection",
         *(f"p_{name}" for name in types),
-        "labels", "abnormal", "call", "model", "flags",
+        "labels", "abnormal", "call", "n_views", "model", "flags",
     )  # fmt: skip
 
 
@@ -56,6 +56,7 @@ def region_record(
     if call.label:
         record |= {f"p_{name}": p for name, p in zip(types, call.probabilities, strict=True)}
         record |= {"labels": call.labels, "abnormal": call.abnormal, "call": call.label}
+        record |= {"n_views": call.n_views}
     return record
 
 

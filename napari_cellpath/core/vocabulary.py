@@ -108,7 +108,7 @@ class Average(StrEnum):
 
     MODEL = "model"  # as many as its model was measured with
     NONE = "none"  # as it is, the paper's
-    D4 = "d4"  # the four right-angle rotations and their mirrors: the same whichever way it lies
+    D4 = "d4"  # the four right-angle rotations of the patch and their mirrors
 
     @property
     def ways(self) -> int:

@@ -80,8 +80,9 @@ def _of_types(info: ModelInfo) -> str:
     more = f", all types right {exact:.2f}" if isinstance(exact, float) else ""
     detector = report.get("detector", {})
     found = detector.get("ap") if isinstance(detector, Mapping) else None
-    more += f"; detector AP {found:.2f}" if isinstance(found, float) else ""
     where = f"on {regions.get('n', 0):,} regions {_NAMES[place]}"
+    if isinstance(found, float):
+        where += f"; detector AP {found:.2f} on {detector.get('boxes', 0):,} boxes"
     return f"measured macro AUC of the types {regions['macro_auc']:.2f}{more}, {where}"
 
 

@@ -68,5 +68,5 @@ def undone(did: str, done: Undone, shown: int, project: Project | None) -> str:
     elif done.left:
         what += f" {done.left:,} were changed in another window since and stay as they are."
     elif not shown:
-        what += " Its image is not open."
+        what += " It is not on the screen now."
     return what

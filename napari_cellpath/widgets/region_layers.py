@@ -7,7 +7,7 @@ by verdict, or beside the truth; and whoever is selected has a rectangle that ca
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -30,6 +30,7 @@ SOON, AT_LAST = 30, 1500  # ms
 SHARE = 0.3  # of the main thread's time, at most, for outlines
 STILL = 4  # pixels the mouse may move in a click
 NEAR = 4.0  # screen pixels beside a box that still count as on it
+NOTHING = np.zeros((0, 4)), np.zeros((0, 4)), np.zeros(0, dtype=bool)
 SELECTING = ("select", "pan_zoom", "direct")
 
 Preview = Callable[[RedCellsLayer], tuple[NDArray[np.bool_], NDArray[Any]]]
@@ -123,13 +124,12 @@ class RegionLayers:
         if edited is not None:
             self._let_go(edited)
         if gone:
-            beside = [thing.layer for thing in (edited, outlines) if thing is not None]
-            QTimer.singleShot(0, lambda: self._remove(beside))
-
-    def _remove(self, layers: Sequence[Layer]) -> None:
-        for layer in layers:
-            if layer in self.viewer.layers:
-                self.viewer.layers.remove(layer)
+            # Emptied, not removed: Mesa, which draws where there is no graphics card, ends the
+            # process when shapes go and an image is all that is left (plain napari 0.9.2 does so).
+            if edited is not None and edited.layer in self.viewer.layers:
+                QTimer.singleShot(0, lambda: _empty(edited.layer))
+            if outlines is not None and outlines.layer in self.viewer.layers:
+                QTimer.singleShot(0, lambda: outlines.show(*NOTHING))
 
     def edited(self, regions: RedCellsLayer) -> EditedBoxes:
         """The boxes that are drawn or changed, on a layer made if there is none."""
@@ -317,6 +317,10 @@ class RegionLayers:
             for thing in (self._edited.get(regions), self._outlines.get(regions)):
                 if thing is not None:
                     follow_transform(thing.layer, regions.image)
+
+
+def _empty(layer: Layer) -> None:
+    layer.data = []
 
 
 def _above(image: Image, layers: Any) -> int:

@@ -18,7 +18,7 @@ AVERAGES = (
     Choice(Average.NONE, "none · as the cell lies", "One look, as published; eight times faster."),
     Choice(
         Average.D4, "d4 · mean of 8 ways round",
-        "Four right-angle turns and their mirrors: the same whichever way the cell lies.",
+        "The mean of four right-angle turns and their mirrors; eight times the work.",
     ),
 )  # fmt: skip
 EVERY, BUSY = 300, 3000  # ms

@@ -18,7 +18,7 @@ from tests.support.models import write_region_model
 
 COLUMNS = [
     "image", "id", "row0", "col0", "row1", "col1", "detection",
-    *(f"p_{name}" for name in RBC_TYPES), "labels", "abnormal", "call", "model", "flags",
+    *(f"p_{name}" for name in RBC_TYPES), "labels", "abnormal", "call", "n_views", "model", "flags",
 ]  # fmt: skip
 
 
@@ -183,6 +183,8 @@ def test_all_eight_ways_round_are_another_look(run, field):
         for more in ((), ("--average", "none"), ("--average", "d4"))
     )
     assert own == once
+    assert {r["n_views"] for r in own} == {"1"}
+    assert {r["n_views"] for r in eight} == {"8"}
     assert [r["p_Oval"] for r in own] != [r["p_Oval"] for r in eight]
 
 

@@ -633,11 +633,18 @@ def test_layers_go_and_come(dock, regions, viewer, qtbot, image):
     gone: list[str] = []
     viewer.layers.events.removed.connect(lambda event: gone.append(event.value.name))
     viewer.layers.remove(regions.layer)
-    # Not within that event: napari's canvas draws layers that are gone, and the process dies.
-    assert gone == [regions.layer.name]
     assert session.cells is None
-    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["smear"], timeout=15000)
+    edited, outlines = (
+        edited_layer_of(image, viewer.layers),
+        outlines_layer_of(image, viewer.layers),
+    )
+    qtbot.waitUntil(lambda: not len(edited.data) and len(outlines.data[0]) == 8, timeout=15000)
     qtbot.wait(300)
+    # Emptied, not removed: Mesa ends the process where an image is all that is left after shapes.
+    assert gone == [regions.layer.name]
+    detect(dock, qtbot)
+    assert edited_layer_of(image, viewer.layers) is edited
+    assert outlines_layer_of(image, viewer.layers) is outlines, "they serve again"
 
 
 def test_a_layer_that_was_removed_stays_away_until_regions_are_wanted(
