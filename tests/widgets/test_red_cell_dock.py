@@ -286,7 +286,7 @@ class Canvas:
             QTest.mouseMove(
                 native, self.at(*(a + (b - a) * share for a, b in zip(start, end, strict=True)))
             )
-            self.qtbot.wait(5)
+            self.qtbot.wait(30)
         QTest.mouseRelease(native, left, pos=self.at(*end))
         self.qtbot.wait(60)
 
