@@ -261,10 +261,10 @@ class Inquiry:
             del self._waiting[objects]
             settings = self._method().scheme(self.mpp(objects.image)).settings
             for batch in [there] if many else [(thing,) for thing in there]:
-                uids = [thing.uid for thing in batch]
-                early = self.ahead.take(uids[0], settings) if len(uids) == 1 else None
+                asked = [thing.uid for thing in batch]
+                early = self.ahead.take(asked[0], settings) if len(asked) == 1 else None
                 request = self._method().request(source.image, batch)
-                self.jobs.ask(objects, uids, request, settings, early.job if early else None)
+                self.jobs.ask(objects, asked, request, settings, early.job if early else None)
                 if early is not None and early.events:
                     self.door.call(self._deliver, early.events)
         self.changed.emit()
