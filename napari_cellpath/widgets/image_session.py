@@ -13,7 +13,7 @@ from napari.layers import Image, Layer
 from psygnal import Signal
 
 from napari_cellpath.backend.job import Backend
-from napari_cellpath.bridge import conventions, export, pixel_sizes
+from napari_cellpath.bridge import conventions, export, left_behind, pixel_sizes
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
@@ -154,6 +154,7 @@ class ImageSession:
         for layer in list(self.viewer.layers):
             self._take_up(layer)  # layers of ours may have come before their image
         if isinstance(event.value, Image):
+            left_behind.show_again(self.viewer.layers)
             self.images_changed.emit()
             if self.image is None:
                 self._set_image(event.value)
@@ -167,6 +168,9 @@ class ImageSession:
                 self.inquiry.errands.cancel_all()  # nobody can use what they would find
                 self._set_image(self.images[0] if self.images else None)
             self.images_changed.emit()
+            hidden = left_behind.hide(layer, self.viewer.layers)  # 0 if another dock did it
+            if hidden:
+                self.told.emit("info", _hidden_words(hidden, layer.name))
 
     def _on_renamed(self, event: Any) -> None:
         self.images_changed.emit()
@@ -222,3 +226,11 @@ class ImageSession:
         if source is None:
             raise CellpathError(f"'{self.image.name}' is still being read; try again in a moment.")
         return source
+
+
+def _hidden_words(count: int, image: str) -> str:
+    layers = "1 layer is" if count == 1 else f"{count} layers are"
+    return (
+        f"'{image}' was closed; {layers} hidden with it. Open it again, or use the eye in the "
+        "layer list, to see them."
+    )

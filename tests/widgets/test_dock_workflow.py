@@ -391,13 +391,31 @@ def test_reopened_image_gets_its_nuclei_back(dock, viewer, qtbot, tmp_path, fiel
     viewer.layers.clear()
     viewer.open(path, plugin="napari")
     (uid,) = score(dock, qtbot, (75, 225))
+    layer = dock.session.nuclei.layer
     viewer.layers.remove(viewer.layers[0])
     assert dock.session.nuclei is None
+    assert not layer.visible, "it would lie over the next image"
+    assert "1 layer is hidden with it" in last_notice()
+    viewer.add_image(field, rgb=True, name="another")
+    assert not layer.visible
+    viewer.layers.remove("another")
     viewer.open(path, plugin="napari")
+    assert layer.visible
     assert list(dock.session.nuclei.table.uids) == [uid]
     assert dock.session.nuclei.layer.features["score"][0] == pytest.approx(0.75)
     score(dock, qtbot, (75, 60))
     assert len(viewer.layers) == 2, "no second nuclei layer"
+
+
+def test_a_layer_its_user_hid_stays_hidden(dock, viewer, qtbot):
+    """Closing an image and opening it again shows only what closing hid."""
+    score(dock, qtbot, (75, 225))
+    layer, image = dock.session.nuclei.layer, dock.session.image
+    layer.visible = False
+    viewer.layers.remove(image)
+    viewer.add_layer(image)
+    assert dock.session.nuclei.layer is layer
+    assert not layer.visible
 
 
 def test_an_old_trouble_is_not_told_for_ever(dock, qtbot, backend):
