@@ -75,7 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
     except TyperException as error:  # an option is missing, unknown or out of range
         if not error.format_message():  # no argument at all: the help has just been shown
             return 2
-        typer.echo(f"cellpath: {error.format_message()} ('cellpath --help' lists all.)", err=True)
+        said = error.format_message().replace("Value error, ", "")  # typer's own two words
+        typer.echo(f"cellpath: {said} ('cellpath --help' lists all.)", err=True)
         return 2
     except BrokenPipeError:  # "cellpath ... | head": the reader has what it wanted
         return 0

@@ -74,6 +74,8 @@ def check_box(
     """
     row0, col0, row1, col1 = edges
     where = f"{what} (rows {row0} to {row1}, columns {col0} to {col1})"
+    if not all(map(math.isfinite, edges)):
+        raise OutsideImageError(f"{where} has edges that are not finite numbers; correct it.")
     if row0 >= row1 or col0 >= col1:
         raise OutsideImageError(
             f"{where} is inverted or has no area; row0 and col0 must be less than row1 and col1."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,11 +35,13 @@ def clip_region(region: tuple[int, int, int, int] | None, shape: tuple[int, int]
     Raises
     ------
     OutsideImageError
-        It does not meet the image.
+        It does not meet the image, or is no region at all.
     """
     height, width = shape
     if region is None:
         return 0, 0, height, width
+    if not all(map(math.isfinite, region)):
+        raise OutsideImageError(f"The region {region} holds what is not a finite number.")
     top, left, high, wide = region
     box = max(top, 0), max(left, 0), min(top + high, height), min(left + wide, width)
     if box[0] >= box[2] or box[1] >= box[3]:

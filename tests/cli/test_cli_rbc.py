@@ -251,6 +251,7 @@ def test_options_that_do_not_go_together(run, field):
     assert "go with detection" in run("--boxes", field / "b.csv", "--score", 0.3, expect=2)
     assert "neither .csv nor .geojson" in run(out="o.txt", expect=2)
     assert "one image" in run(image=["f.png", "m.tif"], out="o.geojson", expect=2)
+    assert "'--average': 'd5' is not one of" in run("--average", "d5", expect=2)
     assert "2 masks" in run("--masks", field / "m.tif", "--masks", field / "m.tif", expect=2)
 
 

@@ -168,6 +168,8 @@ def test_nan_is_refused_and_regions_off_the_image_too(model):
         found(image, model)
     with pytest.raises(OutsideImageError, match="400 x 500"):
         plan_of(discs([]), model, region=(900, 0, 10, 10))
+    with pytest.raises(OutsideImageError, match="not a finite number"):
+        plan_of(discs([]), model, region=(float("nan"), 0, 10, 10))
     for options in ({"smallest": 30.0, "largest": 8.0}, {"sensitivity": 0.0}, {"smallest": 0.0}):
         with pytest.raises(ScaleError):
             plan_of(discs([]), model, **options)

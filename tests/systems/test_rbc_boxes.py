@@ -73,6 +73,8 @@ def test_touching_cells_are_one_region():
         ((50, 5, 60, 9), "outside the image of 40 x 60"),
         ((-9, 5, 0, 9), "outside"),
         ((0, 0, 5000, 9), "larger than 4096"),
+        ((float("nan"), 0, 5, 9), "not finite"),
+        ((0, 0, 5, float("inf")), "not finite"),
     ],
 )
 def test_a_box_that_is_none_is_refused(box, said):
