@@ -53,5 +53,5 @@ def running() -> Iterator[DaskBackend]:
 @pytest.fixture
 def backend(running: DaskBackend) -> DaskBackend:
     """The shared backend, with nothing left over from the test before."""
-    wait_for(lambda: not running._live and not running._schedule.outstanding)
+    wait_for(lambda: not running._dispatcher.live and not running._dispatcher.schedule.outstanding)
     return running

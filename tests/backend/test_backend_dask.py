@@ -78,7 +78,7 @@ def test_one_thread_is_kept_free(backend: DaskBackend) -> None:
     most = 0
     jobs = [backend.submit(request(*[Step("running")] * 10)) for _ in range(3)]
     while not all(j.state.final for j in jobs):
-        most = max(most, len(backend._schedule.outstanding))
+        most = max(most, len(backend._dispatcher.schedule.outstanding))
         time.sleep(0.001)
     assert most == 2
     assert [j.result(5) for j in jobs] == [[0] * 10] * 3
@@ -228,7 +228,7 @@ def test_status_does_not_start_anything() -> None:
     idle.free_memory()
     assert not idle.status().alive
     assert time.perf_counter() - start < 0.5
-    assert idle._link is None
+    assert idle._dispatcher.link is None
     idle.close()
 
 

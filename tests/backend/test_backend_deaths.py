@@ -17,7 +17,8 @@ from conftest import wait_for
 from fake_system import Step, bulk, request
 
 from napari_cellpath.backend import JobState
-from napari_cellpath.backend.dask_backend import RESTARTED, RUN_AGAIN, DaskBackend
+from napari_cellpath.backend.dask_backend import DaskBackend
+from napari_cellpath.backend.dispatcher import RESTARTED, RUN_AGAIN
 from napari_cellpath.core.errors import BackendError
 
 
@@ -26,7 +27,7 @@ def notices(backend: DaskBackend) -> Iterator[list[str]]:
     heard: list[str] = []
     backend.add_notice_listener(heard.append)
     yield heard
-    backend._notice_listeners.remove(heard.append)
+    backend._dispatcher.notice_listeners.remove(heard.append)
 
 
 def worker_pid(backend: DaskBackend) -> int:
@@ -35,9 +36,9 @@ def worker_pid(backend: DaskBackend) -> int:
 
 
 def family(backend: DaskBackend) -> list[psutil.Process]:
-    assert backend._link is not None
-    assert backend._link.server is not None
-    launcher = psutil.Process(backend._link.server.pid)
+    assert backend._dispatcher.link is not None
+    assert backend._dispatcher.link.server is not None
+    launcher = psutil.Process(backend._dispatcher.link.server.pid)
     return [launcher, *launcher.children(recursive=True)]
 
 
@@ -73,9 +74,9 @@ def test_a_killed_launcher_is_replaced(
     The user reads our one sentence, and no traceback of Dask's.
     """
     before = family(backend)
-    assert backend._link is not None
-    assert backend._link.server is not None
-    scratch = Path(backend._link.server._scratch)
+    assert backend._dispatcher.link is not None
+    assert backend._dispatcher.link.server is not None
+    scratch = Path(backend._dispatcher.link.server._scratch)
     assert scratch.is_dir()
     job = backend.submit(bulk(0.2, 10))
     wait_for(lambda: job.progress > 0.1)
@@ -121,7 +122,7 @@ backend.submit(f.bulk(60, 3))
 backend.submit(f.request(f.Step("hold the interpreter", urgent=True)))
 time.sleep(0.5)
 # fork
-print(backend._link.server.pid, flush=True)
+print(backend._dispatcher.link.server.pid, flush=True)
 sys.stdin.read()
 """
 

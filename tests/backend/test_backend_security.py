@@ -26,9 +26,9 @@ from napari_cellpath.core.errors import BackendError, MissingFileError
 
 
 def server_of(backend: DaskBackend) -> LocalServer:
-    assert backend._link is not None
-    assert backend._link.server is not None
-    return backend._link.server
+    assert backend._dispatcher.link is not None
+    assert backend._dispatcher.link.server is not None
+    return backend._dispatcher.link.server
 
 
 def listening(backend: DaskBackend) -> list[Any]:
