@@ -305,7 +305,8 @@ class TrainDock(Themed):
             self.state.setToolTip(str(out))
             self.show_run(out)
         elif code == CANCELLED:
-            self.state.setText("Stopped. Resume goes on where it was.")
+            kept = out is not None and out == self.unfinished()
+            self.state.setText("Stopped. Resume goes on where it was." if kept else "Stopped.")
         else:
             self.state.setText(said or f"The run failed (exit code {code}).")
             self._tell("error", said or f"The training run failed with exit code {code}.")

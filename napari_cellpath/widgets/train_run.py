@@ -76,7 +76,7 @@ class TrainRun(QObject):
         self._read = 0
         self._rest = ""
         self._errors = ""
-        self._cancelled = False
+        self._cancelled = self._begun = False
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_EVERY)
         self._timer.timeout.connect(self._look)
@@ -90,7 +90,8 @@ class TrainRun(QObject):
         """Start a command of `Wanted` or `resuming`; its folder is ``out``."""
         if self._process is not None:
             raise RuntimeError("a run is under way")
-        self.out, self._errors, self._rest, self._cancelled = out, "", "", False
+        self.out, self._errors, self._rest = out, "", ""
+        self._cancelled = self._begun = False
         progress = out / PROGRESS
         self._read = progress.stat().st_size if progress.is_file() else 0
         process = self._process = QProcess(self)
@@ -112,6 +113,10 @@ class TrainRun(QObject):
         if process is None:
             return
         self._cancelled = True
+        self._look()
+        if not self._begun:  # still importing: nothing to keep, and it may be deaf to Ctrl-C
+            process.kill()
+            return
         pid = int(process.processId())
         if os.name == "posix" and pid:
             os.kill(pid, signal.SIGINT)
@@ -152,9 +157,11 @@ class TrainRun(QObject):
         *lines, self._rest = text.split("\n")
         for line in lines:
             try:
-                self.progressed.emit(dict(json.loads(line)))
+                said = dict(json.loads(line))
             except ValueError:  # a line cut by a killed run
                 continue
+            self._begun = True
+            self.progressed.emit(said)
 
     def _on_finished(self, code: int, _status: Any) -> None:
         self._hear()

@@ -20,6 +20,10 @@ CHILD = """
 import json, pathlib, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # as the command does: what a shell
 # starts in the background inherits that interrupts are ignored
+if sys.argv[3] == "deaf":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print("importing", file=sys.stderr, flush=True)
+    time.sleep(60)
 out = pathlib.Path(sys.argv[1]); out.mkdir(parents=True, exist_ok=True)
 with (out / "progress.jsonl").open("a") as file:
     for epoch in range(1, 4):
@@ -137,6 +141,19 @@ def test_cancel_stops_within_a_second_and_offers_to_go_on(dock, project, child, 
     assert codes == [CANCELLED]
     assert dock.resume.isEnabled()
     assert dock.unfinished() == dock.run.out
+
+
+def test_cancel_while_the_run_still_imports_and_is_deaf(dock, project, child, qtbot):
+    """A shell's background child inherits that interrupts are ignored until the command hears."""
+    dock.keeper.open(project)
+    child(how="deaf")
+    dock.start.click()
+    qtbot.waitUntil(lambda: "importing" in dock.run._errors, timeout=20_000)
+    dock.cancel.click()
+    qtbot.waitUntil(lambda: not dock.run.running, timeout=3000)
+    assert dock.state.text() == "Stopped."
+    assert not dock.resume.isEnabled()
+    assert dock.start.isEnabled()
 
 
 def test_a_report_is_shown_with_its_verdict(dock, project, tmp_path):
