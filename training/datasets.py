@@ -203,6 +203,11 @@ def _features(row: dict[str, str]) -> tuple[float, ...]:
 
 def _read_herlev(folder: Path) -> CellData:
     table = folder / "labels.csv"
+    if not table.is_file() and (folder / "normal_superficiel").is_dir():
+        raise MissingFileError(
+            f"{table} is missing; if this is the Herlev set as downloaded, make it with: "
+            f'python -m training.smear2005 "{folder}"'
+        )
     rows = table_rows(table, ("file", "class_id", "slide_group", "nucleus_x", "nucleus_y"))
     for line, row in enumerate(rows, start=2):
         if row["class_id"] not in {str(i + 1) for i in range(len(HERLEV_CLASSES))}:
