@@ -206,7 +206,7 @@ def _read_herlev(folder: Path) -> CellData:
     if not table.is_file() and (folder / "normal_superficiel").is_dir():
         raise MissingFileError(
             f"{table} is missing; if this is the Herlev set as downloaded, make it with: "
-            f'python -m training.smear2005 "{folder}"'
+            f'python -m training.downloads herlev "{folder}"'
         )
     rows = table_rows(table, ("file", "class_id", "slide_group", "nucleus_x", "nucleus_y"))
     for line, row in enumerate(rows, start=2):

@@ -1,14 +1,28 @@
-"""The Herlev download becomes the layout that recipes and protocols read."""
+"""Downloads of Herlev and GlaS become the layouts that recipes and protocols read."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from napari_cellpath.core.errors import MissingFileError, OutputError, UnreadableImageError
+from napari_cellpath.core.errors import (
+    MissingFileError,
+    OutputError,
+    TableError,
+    UnreadableImageError,
+)
 from training.cells import Cells
 from training.datasets import read_cells
 from training.deeppap_recipe import Data
-from training.smear2005 import CLASS_FOLDERS, CYTOPLASM, NUCLEUS, main, prepare
+from training.downloads import (
+    CLASS_FOLDERS,
+    CYTOPLASM,
+    NUCLEUS,
+    main,
+    prepare_glas,
+    prepare_herlev,
+)
+from training.hspnet.data import read_regions
+from training.hspnet.recipe import HspData
 
 
 @pytest.fixture
@@ -30,7 +44,7 @@ def download(tmp_path):
 
 def test_it_is_read_as_the_layout(download):
     """Class by folder, slide by name, the nucleus' middle as a point, parts as masks."""
-    assert prepare(download) == 14
+    assert prepare_herlev(download) == 14
     data = read_cells(Data(layout="herlev", folder=str(download)))
     assert len(data.records) == 14
     assert data.labels.tolist() == sorted([0, 1, 2, 3, 4, 5, 6] * 2)
@@ -47,21 +61,50 @@ def test_it_is_read_as_the_layout(download):
 def test_what_is_wrong_is_named_and_nothing_is_listed(download, capsys):
     """A part that is missing or shows nothing; a folder that is none; a table that is there."""
     with pytest.raises(MissingFileError, match="New database pictures"):
-        prepare(download / CLASS_FOLDERS[0])
+        prepare_herlev(download / CLASS_FOLDERS[0])
     drawn = sorted((download / CLASS_FOLDERS[3]).glob("*-d.bmp"))[0]
     Image.new("RGB", (80, 60), (128, 0, 0)).save(drawn)
     with pytest.raises(UnreadableImageError, match=f"{drawn.name} shows no nucleus"):
-        prepare(download)
+        prepare_herlev(download)
     Image.new("RGB", (8, 6), NUCLEUS).save(drawn)
     with pytest.raises(UnreadableImageError, match="6 x 8 pixels"):
-        prepare(download)
+        prepare_herlev(download)
     drawn.unlink()
-    assert main([str(download)]) == 2
+    assert main(["herlev", str(download)]) == 2
     assert f"{drawn.name} is missing" in capsys.readouterr().err
     assert not (download / "labels.csv").exists()
     assert not (download / "masks").exists()
-    with pytest.raises(MissingFileError, match=r"python -m training\.smear2005"):
+    with pytest.raises(MissingFileError, match=r"python -m training\.downloads herlev"):
         read_cells(Data(layout="herlev", folder=str(download)))
     (download / "labels.csv").write_text("")
     with pytest.raises(OutputError, match="already"):
-        prepare(download)
+        prepare_herlev(download)
+
+
+def test_glands_get_the_grade_of_their_image(tmp_path):
+    """Blanks in the table and numbers of glands as the download has them."""
+    lines = ["name, patient ID, grade (GlaS), grade (Sirinukunwattana et al. 2015)"]
+    glands = np.zeros((300, 280), np.uint8)
+    glands[10:60, 10:90], glands[100:200, 50:250] = 1, 2
+    for name, patient, grade in (("train_1", 5, "benign"), ("testA_1", 2, "malignant")):
+        lines.append(f"{name}, {patient}, {grade}, x")
+        Image.new("RGB", (280, 300), (200, 90, 160)).save(tmp_path / f"{name}.bmp")
+        Image.fromarray(glands).save(tmp_path / f"{name}_anno.bmp")
+    (tmp_path / "Grade.csv").write_text("\n".join(lines) + "\n")
+    assert main(["glas", str(tmp_path)]) == 0
+    data = read_regions(HspData(layout="glas", folder=str(tmp_path)))
+    assert data.groups == ["5", "2"]
+    for record, number in zip(data.records, (1, 2), strict=True):
+        mask = np.asarray(Image.open(record.mask))
+        assert (mask == number).sum() == 50 * 80 + 100 * 200
+        assert set(np.unique(mask)) == {0, number}
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "Grade.csv").write_text(lines[0] + "\ntrain_1, 5, odd, x\n")
+    with pytest.raises(TableError, match="line 2: the grade 'odd'"):
+        prepare_glas(tmp_path)
+    (tmp_path / "Grade.csv").write_text("who, what\ntrain_1, 5\n")
+    with pytest.raises(TableError, match="no column 'name'"):
+        prepare_glas(tmp_path)
+    (tmp_path / "Grade.csv").unlink()
+    with pytest.raises(MissingFileError, match=r"Grade\.csv"):
+        prepare_glas(tmp_path)
