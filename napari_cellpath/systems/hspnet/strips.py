@@ -20,12 +20,13 @@ from torch import Tensor
 from napari_cellpath.core.errors import ModelError
 from napari_cellpath.slides.region_store import SKIPPED
 from napari_cellpath.systems.hspnet.layout import Layout
+from napari_cellpath.systems.hspnet.sums import Sums
 
 WINDOW_TILES = 4
 """Tiles' widths that are normalised at once: less is redone where windows overlap, more is held."""
 BLOCK = 2000
 """Columns that are read out at once, about: what that needs beside the sums does not grow."""
-KINDS = 4
+KINDS = 8
 """Patterns of weights that are kept; inner blocks are all alike."""
 
 
@@ -81,7 +82,9 @@ class Strips:
         high, wide = layout.tile[0], layout.padded[1]
         self._high = high
         self._source = torch.zeros(high, wide, 3, dtype=torch.uint8, device=device)
-        self._sums = torch.zeros(n_classes, high, wide, device=device)
+        self._step = layout.stride[1] * max(1, BLOCK // layout.stride[1])
+        self._sums = Sums(n_classes, high, wide, device, self._step)
+        self._n_classes = n_classes
         self._window: Tensor | None = None
         self._window_at = (-1, -1)
         # Tile rows whose weights still count, with the columns that were computed.
@@ -90,8 +93,8 @@ class Strips:
 
     @property
     def memory_bytes(self) -> int:
-        """Of the two rings."""
-        return self._source.nbytes + self._sums.nbytes
+        """Of the two rings, as far as they are held in memory."""
+        return self._source.nbytes + self._sums.memory_bytes
 
     def add_source(self, row: int, pixels: NDArray[np.uint8]) -> None:
         """Take in source rows (n, width, 3) of the padded frame, from ``row`` on."""
@@ -127,12 +130,13 @@ class Strips:
 
     def add(self, row: int, col: int, probabilities: Tensor) -> None:
         """Add a tile's probabilities (classes, tile, tile), weighted."""
-        wide = self.layout.tile[1]
-        for offset, at, count in self._parts(row, row + self._high):
-            rows = slice(offset, offset + count)
-            self._sums[:, at : at + count, col : col + wide].addcmul_(
-                probabilities[:, rows], self._weights[rows]
-            )
+        for left, sums in self._sums.parts(col, col + self.layout.tile[1]):
+            cols = slice(left - col, left - col + sums.shape[2])
+            for offset, at, count in self._parts(row, row + self._high):
+                rows = slice(offset, offset + count)
+                sums[:, at : at + count].addcmul_(
+                    probabilities[:, rows, cols], self._weights[rows, cols]
+                )
 
     def finish(self, row: int, end: int, emit: bool = True) -> list[Band]:
         """Rows from ``row`` to ``end`` are final: give them out, and make room.
@@ -144,34 +148,39 @@ class Strips:
         """
         while self._recent and self._recent[0][0] + self._high <= row:
             self._recent.popleft()
-        bands = []
-        for offset, at, count in self._parts(row, end):
-            if emit:
-                bands.append(self._band(row + offset, at, count))
-            self._sums[:, at : at + count].zero_()
+        parts = list(self._parts(row, end))
+        bands = [self._blank(row + offset, count) for offset, _, count in parts] if emit else []
+        for left, sums in self._sums.parts(0, self.layout.padded[1], backwards=True):
+            for number, (_, at, count) in enumerate(parts):
+                rows = sums[:, at : at + count]
+                if emit:
+                    self._fill(bands[number], rows, left)
+                rows.zero_()
         return bands
 
-    def _band(self, row: int, at: int, count: int) -> Band:
-        left, width = self.layout.offset[1], self.layout.shape[1]
-        n_classes = len(self._sums)
-        labels = np.empty((count, width), np.uint8)
-        shares = np.empty((n_classes, count, width), np.uint8) if self._probabilities else None
-        for begin, end in self._blocks(left, left + width):
-            sums = self._sums[:, at : at + count, begin:end]
-            weights = self._weight_sums(row, count, begin, end)
-            here = slice(begin - left, end - left)
-            labels[:, here] = self._labels(sums, weights).cpu().numpy()
-            if shares is not None:
+    def _blank(self, row: int, count: int) -> Band:
+        shape = count, self.layout.shape[1]
+        shares = np.empty((self._n_classes, *shape), np.uint8) if self._probabilities else None
+        return Band(row, np.empty(shape, np.uint8), shares)
+
+    def _fill(self, band: Band, rows: Tensor, left: int) -> None:
+        """Write a band's columns from ``left`` of the frame on, as far as they are kept."""
+        offset, width = self.layout.offset[1], self.layout.shape[1]
+        kept = max(left, offset), min(left + rows.shape[2], offset + width)
+        for begin, end in self._blocks(*kept):
+            sums = rows[:, :, begin - left : end - left]
+            weights = self._weight_sums(band.row, sums.shape[1], begin, end)
+            here = slice(begin - offset, end - offset)
+            band.labels[:, here] = self._labels(sums, weights).cpu().numpy()
+            if band.probabilities is not None:
                 found = sums / weights.clamp_min(1e-12)
-                shares[:, :, here] = found.mul_(255).round_().to(torch.uint8).cpu().numpy()
-        return Band(row, labels, shares)
+                shares = found.mul_(255).round_().to(torch.uint8)
+                band.probabilities[:, :, here] = shares.cpu().numpy()
 
     def _blocks(self, begin: int, end: int) -> Iterator[tuple[int, int]]:
         """Columns cut where tiles begin, so that inner blocks lie alike under the tiles."""
-        stride = self.layout.stride[1]
-        step = stride * max(1, BLOCK // stride)
         while begin < end:
-            following = min(end, begin - begin % step + step)
+            following = min(end, begin - begin % self._step + self._step)
             yield begin, following
             begin = following
 
@@ -260,8 +269,9 @@ def blend_image(
             first, last = layout.band(number)
             for offset, at, count in strips._parts(first, last):
                 weights = strips._weight_sums(first + offset, count, 0, layout.padded[1])
-                out[:, first + offset : first + offset + count] = (
-                    strips._sums[:, at : at + count] / weights
-                ).numpy()
+                rows = slice(first + offset, first + offset + count)
+                for left, sums in strips._sums.parts(0, layout.padded[1]):
+                    cols = slice(left, left + sums.shape[2])
+                    out[:, rows, cols] = (sums[:, at : at + count] / weights[:, cols]).numpy()
             strips.finish(first, last, emit=False)
     return out
