@@ -22,7 +22,7 @@ P1: a region of 700 x 700 pixels, 16 tiles, from the file to the store; *alone* 
 network and precision on as many tiles that lie ready. P2: an almost free network (one 8 x 8
 convolution) on 2000 x 2000 pixels. P3: MONAI as it is, fp32, over the default precision; where a
 processor has no bf16 both are fp32. P7: peaks of whole processes with an almost free network, from
-a file to the store; sums are as wide as the region (docs/decisions.md). P4: one cell, preset
+a file to the store; a wide region's sums wait in a file (docs/decisions.md). P4: one cell, preset
 `paper`, from the file to the call; *alone* is the same network, precision and batches on tensors
 that lie ready; the PIL loop rotates, crops and resizes with PIL and feeds the network as trained
 one input at a time. P5: press of the mouse button, which comes up at once unless it says held, to

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,15 +31,15 @@ import numpy as np
 import tifffile
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from benchmarks.measuring import interleave
+from benchmarks.tissue_memory import memory
+from benchmarks.tissue_setting import AlmostFree, drive, write_untrained
 from napari_cellpath.backend.device import cpu_threads
 from napari_cellpath.backend.engine import BatchedForward
 from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.core.requests import FileImage, MemoryImage, SegmentRequest
-from napari_cellpath.core.vocabulary import CIN_CLASSES, CIN_COLOURS, System
-from napari_cellpath.models import ClassInfo, ModelInfo, save_model
+from napari_cellpath.core.vocabulary import CIN_CLASSES, System
 from napari_cellpath.slides.windows import slide_of
 from napari_cellpath.systems.catalogue import build
 from napari_cellpath.systems.hspnet.network import HSPNet
@@ -52,42 +50,6 @@ from napari_cellpath.systems.hspnet.tiles import STRIDE, TILE, importance_map
 
 FREE_SIDE = 2000
 """Side of the image of the almost free network: 289 tiles."""
-MEMORY_SIDES = (4000, 16_000)
-
-
-class AlmostFree(nn.Module):
-    """One 8 x 8 convolution: what is left is the loop round it."""
-
-    def __init__(self, n_classes: int = 2) -> None:
-        super().__init__()
-        self.look = nn.Conv2d(3, n_classes, 8, stride=8)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        """0..255 to -0.5..0.5."""
-        return images.float().mul_(1 / 255).sub_(0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Probabilities (N, classes, H, W)."""
-        return F.interpolate(torch.softmax(self.look(x), dim=1), scale_factor=8, mode="nearest")
-
-
-def write_untrained(folder: Path, architecture: str) -> str:
-    """A model folder of an architecture with fresh weights, the paper's classes and tiles."""
-    network = build(architecture, n_classes=len(CIN_CLASSES))
-    info = ModelInfo(
-        name="untrained",
-        system=System.HSPNET,
-        architecture=architecture,
-        classes=tuple(
-            ClassInfo(name=name, colour=colour, abnormal=number > 1)
-            for number, (name, colour) in enumerate(zip(CIN_CLASSES, CIN_COLOURS, strict=True))
-        ),
-        input={"tile": TILE, "stride": STRIDE},
-        mpp=1.0,
-    )
-    tensors = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
-    save_model(folder, info, tensors, "# Untrained, to measure times\n")
-    return str(folder)
 
 
 def picture(side: int) -> np.ndarray:
@@ -104,15 +66,6 @@ def write_slide(path: Path, pixels: np.ndarray) -> FileImage:
         compressionargs={"level": 1}, resolution=(1e4, 1e4), resolutionunit="CENTIMETER",
     )  # fmt: skip
     return FileImage(str(path))
-
-
-def drive(plan: SegmentPlan, predictor: TissuePredictor, forward: BatchedForward) -> None:
-    """Run a plan to its end with a predictor."""
-    while not plan.finished:
-        task = plan.take()
-        if task is None:
-            raise RuntimeError("the plan waits for nothing")
-        plan.give(task, predictor.run(task.payload, forward, lambda: False))
 
 
 def whole_over_pure(
@@ -194,8 +147,9 @@ def own_cost(rounds: int) -> dict[str, Any]:
         folder = Path(temporary)
         info_folder = write_untrained(folder / "model", "hspnet-squeezenet")
         image = write_slide(folder / "s.tif", pixels)
-        memory = MemoryImage(pixels, mpp=1.0)
-        plan = SegmentPlan(SegmentRequest(memory, info_folder, str(folder / "p.ome.zarr")))
+        plan = SegmentPlan(
+            SegmentRequest(MemoryImage(pixels, mpp=1.0), info_folder, str(folder / "p.ome.zarr"))
+        )
         layout, tiles = plan.layout, plan.tiles.total
         predictor = TissuePredictor(network, torch.device("cpu"), "fp32", 2, TILE)
         forward = BatchedForward(torch.device("cpu"), "fp32")
@@ -313,73 +267,6 @@ def monai_over_default(architecture: str, side: int, rounds: int) -> float | Non
     return round(found.best["monai"] / found.best["ours"], 2)
 
 
-def write_large_slide(path: Path, side: int) -> FileImage:
-    """A slide of this side, written tile by tile: this process must not have held it."""
-    row, col = np.ogrid[:256, :256]
-    square = np.stack([(row * 7 + col * 3) % 251, (row + col) % 256, row ^ col], 2).astype(np.uint8)
-    count = (-(-side // 256)) ** 2
-    tifffile.imwrite(
-        path, (square for _ in range(count)), shape=(side, side, 3), dtype=np.uint8,
-        photometric="rgb", tile=(256, 256), compression="zlib", compressionargs={"level": 1},
-        resolution=(1e4, 1e4), resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    return FileImage(str(path))
-
-
-def hold(side: int) -> None:
-    """In a process of its own: run a region of this side, print the peaks of memory (bytes)."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        model = write_untrained(folder / "model", "hspnet-squeezenet")
-        predictor = TissuePredictor(
-            AlmostFree(len(CIN_CLASSES)), torch.device("cpu"), "fp32", len(CIN_CLASSES), TILE
-        )
-        forward = BatchedForward(torch.device("cpu"), "fp32")
-
-        def run(name: str, size: int) -> None:
-            image = write_large_slide(folder / f"{name}.tif", size)
-            store = str(folder / f"{name}.ome.zarr")
-            plan = SegmentPlan(SegmentRequest(image, model, store))
-            drive(plan, predictor, forward)
-
-        run("warm", 1000)
-        before = _peak()
-        run("region", side)
-        print(json.dumps({"before": before, "after": _peak()}))
-
-
-def _peak() -> int:
-    """Largest resident memory of this program, bytes.
-
-    Where it can be read, not ``ru_maxrss``: that of a child begins with its parent's.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def memory() -> dict[str, Any]:
-    """Peaks of two processes, for the small and the large region."""
-    peaks = {}
-    for side in MEMORY_SIDES:
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.tissue", "--hold", str(side)],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        peaks[side] = json.loads(done.stdout.strip().splitlines()[-1])
-    small, large = (peaks[side] for side in MEMORY_SIDES)
-    return {
-        "memory_peak_mb": {str(s): round(p["after"] / 2**20) for s, p in peaks.items()},
-        "memory_above_warm_mb": {
-            str(s): round((p["after"] - p["before"]) / 2**20) for s, p in peaks.items()
-        },
-        "memory_ratio": round(large["after"] / small["after"], 3),
-    }
-
-
 def measure(
     architecture: str = "hspnet-resnet34",
     device: str = "cpu",
@@ -405,13 +292,9 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=700, help="of the real network's region")
     parser.add_argument("--monai", default="", help="folder that holds MONAI")
     parser.add_argument("--only", default="", choices=("", "own", "memory"))
-    parser.add_argument("--hold", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.monai:
         sys.path.append(options.monai)
-    if options.hold:
-        hold(options.hold)
-        return
     if options.only == "own":
         found = own_cost(options.rounds)
     elif options.only == "memory":
