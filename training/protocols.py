@@ -169,8 +169,9 @@ def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | Non
     changed["data"] |= {"folder": str(data), "layout": asked.layout, "classes": asked.classes}
     changed["network"]["measures"] = False  # masks of cells are not the paper's input
     changed["split"] |= {"reserve": 0.0, "folds": folds, "run_folds": folds}
-    # The folds are the result here, so they are trained as long as a final model.
-    changed |= {"final_start": "initial", "budget_seconds": None, "fold_epochs": 0}
+    # The folds are the result here, so they are trained at least as long as a final model.
+    longest = max(changed["epochs"], changed["fold_epochs"])
+    changed |= {"final_start": "initial", "budget_seconds": None, "fold_epochs": longest}
     changed |= dict(asked.changes)
     if seed is not None:
         changed["seed"] = changed["split"]["seed"] = seed
