@@ -19,8 +19,9 @@ from napari.layers import Points
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import ObjectTable, Rows, Scheme
+from napari_cellpath.bridge.columns import ObjectTable, Rows
 from napari_cellpath.bridge.conventions import PENDING_COLOUR
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.vocabulary import SCORE_COLOURS
 
 BORDER_COLOUR = "#1a1a1a"

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import Call, Kept, ObjectTable, Rows, Scheme
+from napari_cellpath.bridge.columns import Kept, ObjectTable, Rows
 from napari_cellpath.bridge.kinds import P_COLUMN
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.scheme import Call, Scheme
 from napari_cellpath.core.box_table import BOX_COLUMNS
 from napari_cellpath.core.requests import CellBox
 

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge import appearance
 from napari_cellpath.bridge.boxed import BoxedLayer, BoxTable, centres_of
-from napari_cellpath.bridge.columns import Rows, Scheme
+from napari_cellpath.bridge.columns import Rows
 from napari_cellpath.bridge.kinds import CELLS, P_COLUMN
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.results import PatternCall
 
 

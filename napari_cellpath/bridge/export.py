@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from napari.layers import Image as ImageLayer
 
-from napari_cellpath.bridge.columns import Call
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.scheme import Call
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, Image, NucleusRequest
 from napari_cellpath.core.results import NucleusCall

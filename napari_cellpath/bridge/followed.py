@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import appearance
-from napari_cellpath.bridge.columns import ObjectTable, Rows, Scheme
+from napari_cellpath.bridge.columns import ObjectTable, Rows
 from napari_cellpath.bridge.conventions import (
     PENDING_COLOUR,
     TRANSFORM,
@@ -36,6 +36,7 @@ from napari_cellpath.bridge.conventions import (
 )
 from napari_cellpath.bridge.kinds import Kind
 from napari_cellpath.bridge.matching import is_permutation, rows_before
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.bridge.timing import napari_call, timed
 
 

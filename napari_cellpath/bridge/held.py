@@ -15,11 +15,11 @@ from napari.layers import Image, Layer, Points
 from psygnal import SignalInstance
 
 from napari_cellpath.bridge.cells import CellsLayer
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.red_cells import RedCellsLayer
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.vocabulary import Role
 
 CONTROLLERS: dict[Role, type[ObjectLayer]] = {

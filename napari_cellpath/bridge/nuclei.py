@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge import appearance
-from napari_cellpath.bridge.columns import ObjectTable, Rows, Scheme
+from napari_cellpath.bridge.columns import ObjectTable, Rows
 from napari_cellpath.bridge.followed import BY_CELL, Gesture
 from napari_cellpath.bridge.kinds import NUCLEI
 from napari_cellpath.bridge.objects import ObjectLayer
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.doubt import margins
 from napari_cellpath.core.requests import Nucleus
 from napari_cellpath.core.results import NucleusCall

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge import appearance
 from napari_cellpath.bridge.boxed import BoxedLayer, BoxTable, centres_of
-from napari_cellpath.bridge.columns import Call, Rows, Scheme
+from napari_cellpath.bridge.columns import Rows
 from napari_cellpath.bridge.conventions import PENDING_COLOUR
 from napari_cellpath.bridge.followed import Gesture
 from napari_cellpath.bridge.kinds import P_COLUMN, RED_CELLS
+from napari_cellpath.bridge.scheme import Call, Scheme
 from napari_cellpath.bridge.timing import napari_call, timed
 from napari_cellpath.core.annotations import joined, parted
 from napari_cellpath.core.results import RegionCall

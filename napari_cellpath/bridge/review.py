@@ -15,11 +15,11 @@ from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import conventions, held
 from napari_cellpath.bridge.boxed import BoxedLayer
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.kinds import kind_of
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.red_cells import RedCellsLayer, RegionScheme, tint_of
 from napari_cellpath.bridge.review_tissue import TissueReview
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core import requests
 from napari_cellpath.core.annotations import parted
 from napari_cellpath.core.doubt import ItemFacts, Rows

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.red_cells import RegionScheme
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.requests import (
     CellBox,
     Image,

@@ -5,7 +5,6 @@ It only wires: the panels' wishes go to the session, the session's news to panel
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -19,6 +18,7 @@ from napari_cellpath.bridge.nuclei import BY_CELL
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY
+from napari_cellpath.widgets.dwell import Dwell
 from napari_cellpath.widgets.frame import GAP, MARGIN, Themed, rule
 from napari_cellpath.widgets.gallery import Gallery
 from napari_cellpath.widgets.item_faces import ItemFaces
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from napari_cellpath.backend.job import Backend
 
-SEEN_AFTER = 1.0  # seconds on screen after which an item counts as seen
 SOON = 40  # ms in which news is gathered before it is shown
 NOTHING = "Nothing to review yet. Find or mark cells with one of the other docks first."
 NO_MATCH = "Nothing here matches what ‘Show’ asks for."
@@ -61,7 +60,7 @@ class ReviewDock(Themed):
         super().__init__()
         self.setWindowTitle("Review")
         self._docked = False
-        self._appeared: dict[str, float] = {}
+        self._dwell = Dwell()
         self._new = 0
         self._was_reset = False
         self.session = ReviewSession(
@@ -198,7 +197,7 @@ class ReviewDock(Themed):
         now = self.session.round
         self.list.set_order(now.order)
         self._new = 0
-        self._appeared.clear()
+        self._dwell.forget()
         self.gallery.hint = NO_MATCH if len(self.session.deck) else NOTHING
         self.gallery.set_count(len(now.uids))
         self._refresh()
@@ -361,27 +360,21 @@ class ReviewDock(Themed):
     def _note_seen(self) -> None:
         """Mark as seen what has been to be seen whole for a second."""
         if not self.isVisible() or self.window().isMinimized() or self.blind.running:
-            self._appeared.clear()
+            self._dwell.forget()
             return
-        now, facts = time.monotonic(), self.session.deck.facts
-        rows = self.session.round.rows
-        here: dict[str, float] = {}
-        seen = []
-        for place in self.gallery.on_page():
-            row = int(rows[place]) if place < len(rows) else -1
-            if row < 0 or facts.seen[row]:
-                continue
-            cut = self.faces.cut(row)
-            if cut is None or self.thumbnails.get(cut[0]) is None:
-                continue  # a frame without its picture is not to be seen
-            uid = str(facts.uid[row])
-            here[uid] = self._appeared.get(uid, now)
-            if now - here[uid] >= SEEN_AFTER:
-                seen.append(uid)
-        self._appeared = here
+        facts, rows = self.session.deck.facts, self.session.round.rows
+        here = [int(rows[place]) for place in self.gallery.on_page() if place < len(rows)]
+        seen = self._dwell.at([str(facts.uid[r]) for r in here if self._shows_unseen(r)])
         if seen:
             # The others at the next look: more rows than that are written as whole columns.
             self.session.deck.see(seen[:BY_CELL])
+
+    def _shows_unseen(self, row: int) -> bool:
+        """Whether an item that is not seen yet stands there with its picture, not as a frame."""
+        if row < 0 or self.session.deck.facts.seen[row]:
+            return False
+        cut = self.faces.cut(row)
+        return cut is not None and self.thumbnails.get(cut[0]) is not None
 
     def _on_moved(self) -> None:
         self._look_soon()

@@ -7,11 +7,11 @@ from napari.layers import Image, Labels, Points, Shapes
 from napari_cellpath.bridge import held
 from napari_cellpath.bridge.cell_sources import cells_of_layer, layers_with_cells, new_boxes
 from napari_cellpath.bridge.cells import CellsLayer
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import PENDING_COLOUR, facts_of
 from napari_cellpath.bridge.kinds import CELLS, NUCLEI, create_layer, kind_of
 from napari_cellpath.bridge.masks import Masks, create_masks_layer, with_cells
 from napari_cellpath.bridge.recording import ObjectRecorder
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.bridge.specimen import reading_of
 from napari_cellpath.core.annotations import Shape
 from napari_cellpath.core.errors import CellpathError

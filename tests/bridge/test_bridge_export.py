@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from napari.layers import Image
 
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import create_nuclei_layer
 from napari_cellpath.bridge.export import command_line, csv_rows, export_csv
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.requests import FileImage, MemoryImage, NucleusRequest
 from napari_cellpath.core.results import NucleusCall

@@ -9,9 +9,9 @@ from napari.layers import Image, Points
 
 from napari_cellpath.bridge import timing
 from napari_cellpath.bridge.appearance import RING, score_colours, symbols
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import PENDING_COLOUR, create_nuclei_layer, facts_of
 from napari_cellpath.bridge.nuclei import NucleiLayer
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.widgets import wording
 

@@ -9,10 +9,10 @@ from napari.components import LayerList
 from napari.layers import Image
 
 from napari_cellpath.bridge import held
-from napari_cellpath.bridge.columns import Scheme
 from napari_cellpath.bridge.conventions import create_nuclei_layer
 from napari_cellpath.bridge.deck import Deck
 from napari_cellpath.bridge.review import ObjectReview, items_of, scheme_of
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.results import NucleusCall
 
 SETTINGS = ("deeppap-test",)

@@ -15,11 +15,11 @@ from sklearn.metrics import cohen_kappa_score
 from napari_cellpath.backend.inline import InlineBackend
 from napari_cellpath.bridge import conventions, held, recording, timing
 from napari_cellpath.bridge import review as bridge_review
-from napari_cellpath.bridge.columns import Scheme
+from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.doubt import Order, Show, disagreement
 from napari_cellpath.core.results import NucleusCall
 from napari_cellpath.samples.fields import cytology_field
-from napari_cellpath.widgets import review
+from napari_cellpath.widgets import dwell
 from napari_cellpath.widgets.nuclei import NucleiDock
 from napari_cellpath.widgets.reading import LABELS, MODEL, compare
 from napari_cellpath.widgets.review import ReviewDock
@@ -274,7 +274,7 @@ def test_enter_and_double_click_go_there_and_count_as_seen(dock, viewer):
 
 def test_what_is_on_screen_for_a_second_is_seen(dock, qtbot, monkeypatch):
     """Seen are the tiles in sight whose pictures are there, and no others."""
-    monkeypatch.setattr(review, "SEEN_AFTER", 0.3)
+    monkeypatch.setattr(dwell, "SEEN_AFTER", 0.3)
     page = dock.gallery.on_page()
     seen = lambda: dock.session.deck.facts.seen[dock.session.round.rows]  # noqa: E731
     assert not seen().any()
