@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from napari.layers import Image, Layer
 
@@ -24,10 +25,22 @@ def hide(image: Image, layers: Iterable[Layer]) -> int:
     return len(left)
 
 
-def show_again(layers: Iterable[Layer]) -> None:
-    """Show what `hide` hid and whose image is there again."""
+def show_again(layers: Iterable[Layer]) -> list[Image]:
+    """Show what `hide` hid and whose image is there again; return these images."""
     known = list(layers)
+    images: list[Image] = []
     for layer in known:
-        if facts_of(layer).get(HIDDEN) and (image_of(layer, known) or reunite(layer, known)):
+        image = facts_of(layer).get(HIDDEN) and (image_of(layer, known) or reunite(layer, known))
+        if image:
             set_facts(layer, **{HIDDEN: False})
             layer.visible = True
+            images += [image] * (image not in images)
+    return images
+
+
+def lay_under(image: Image, layers: Any) -> None:
+    """Put an image under the layers that belong to it: opened again, it would hide them."""
+    link = facts_of(image).get("link")
+    own = [n for n, x in enumerate(layers) if link and facts_of(x).get("image_link") == link]
+    if own and image in layers and layers.index(image) > min(own):
+        layers.move(layers.index(image), min(own))

@@ -55,6 +55,8 @@ class Painter(Protocol):
 OPACITY = 0.45
 SKIPPED_COLOUR, UNREADABLE_COLOUR = (0.5, 0.5, 0.5, 0.35), (0.9, 0.1, 0.9, 0.9)
 BACKGROUND = "background"
+NOT_DONE, NOT_DONE_COLOUR = 252, (0.25, 0.3, 0.4, 0.5)
+"""Shown only, never stored: background by the first look. Clear, it would pass for finished."""
 _CLEAR = np.zeros(4)
 
 
@@ -98,9 +100,11 @@ class GrowingLevel(Plane):
     def __init__(self, store: RegionStore, level: int) -> None:
         super().__init__(store.levels[level].shape, np.uint8)
         self._store, self._array, self._level = store, store.levels[level], level
+        names = store.facts.class_names
+        self._background = names.index(BACKGROUND) if BACKGROUND in names else NOT_DONE
 
     def read(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
-        """Classes of a window, `UNSEEN` where nothing is known."""
+        """Classes of a window, `NOT_DONE` or `UNSEEN` where no row is done yet."""
         pixels = np.asarray(self._array[rows, cols])
         look = self._store.provisional
         if look is None:
@@ -114,6 +118,7 @@ class GrowingLevel(Plane):
             ]
             box = tuple(slice(int(a[0]), int(a[-1]) + 1) for a in at)
             seen = np.asarray(look[box])[np.ix_(at[0] - at[0][0], at[1] - at[1][0])]
+            seen = np.where(seen == self._background, np.uint8(NOT_DONE), seen)
             pixels = np.where(unseen, seen, pixels)
         return pixels
 
@@ -143,10 +148,10 @@ class Entropy(Plane):
 
 
 def class_colours(facts: RegionFacts) -> DirectLabelColormap:
-    """Colours of the classes; background and what is not computed yet hide nothing."""
+    """Colours of the classes; background hides nothing, what is not done yet lies under a veil."""
     by_label: dict[int | None, Any] = {
         None: _CLEAR, UNSEEN: _CLEAR, SKIPPED: np.array(SKIPPED_COLOUR),
-        UNREADABLE: np.array(UNREADABLE_COLOUR),
+        UNREADABLE: np.array(UNREADABLE_COLOUR), NOT_DONE: np.array(NOT_DONE_COLOUR),
     }  # fmt: skip
     for number, (name, colour) in enumerate(zip(facts.class_names, facts.colours, strict=True)):
         by_label[number] = _CLEAR if name == BACKGROUND else rgba(colour)

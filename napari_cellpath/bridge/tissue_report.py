@@ -18,11 +18,12 @@ from napari_cellpath.bridge.tissue import BACKGROUND
 from napari_cellpath.bridge.tissue_reading import Reading
 from napari_cellpath.core.errors import OutputError
 from napari_cellpath.core.files import write_atomically
-from napari_cellpath.core.requests import Image
+from napari_cellpath.core.requests import FileImage, Image
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY
 from napari_cellpath.slides.region_store import FIRST_NO_CLASS
 from napari_cellpath.slides.scaled import read_grid, source_for, thumbnail_grid
 from napari_cellpath.slides.windows import image_shape
+from napari_cellpath.systems.hspnet.summary import without_lesion
 
 PICTURE = 900
 """Longer side of the pictures, pixels."""
@@ -68,7 +69,7 @@ def write_report(path: Path, store: CorrectedStore, summary: Reading, image: Ima
     """
     shown = None if image is None else pictures(store, image)
     if path.suffix.lower() == ".pdf":
-        write_atomically(path, _pdf(store, summary, shown))
+        write_atomically(path, _pdf(store, summary, shown, image))
         return
     both = ""
     if shown is not None:
@@ -85,7 +86,7 @@ def write_report(path: Path, store: CorrectedStore, summary: Reading, image: Ima
     )
     facts = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>"
-        for name, value in _facts(store, summary)
+        for name, value in _facts(store, summary, image)
     )
     page = _PAGE.format(
         title=escape(f"Tissue of {summary['image']}"), when=_now(), lead=escape(_lead(summary)),
@@ -128,7 +129,7 @@ def _png(picture: NDArray[np.uint8]) -> str:
     return base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _pdf(store: CorrectedStore, summary: Reading, shown: Any) -> bytes:
+def _pdf(store: CorrectedStore, summary: Reading, shown: Any, image: Image | None) -> bytes:
     """One A4 page; drawn without pyplot, so that a thread may do it."""
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
     from matplotlib.figure import Figure
@@ -149,7 +150,7 @@ def _pdf(store: CorrectedStore, summary: Reading, shown: Any) -> bytes:
         figure.text(0.50, y, area, fontsize=10, ha="right")
         figure.text(0.62, y, share, fontsize=10, ha="right")
     below = 0.50 - 0.022 * len(store.facts.class_names) - 0.03
-    for line, (name, value) in enumerate(_facts(store, summary)):
+    for line, (name, value) in enumerate(_facts(store, summary, image)):
         figure.text(0.08, below - 0.018 * line, name, fontsize=8, weight="bold")
         figure.text(0.30, below - 0.018 * line, value, fontsize=8)
     figure.text(0.08, 0.04, RESEARCH_ONLY, fontsize=8, color="0.4")
@@ -184,7 +185,8 @@ def _lead(summary: Reading) -> str:
     classified, worst = summary["classified"], summary["worst_grade"]
     text = f"{area_words(classified['pixels'], classified['area_mm2'])} were assessed. "
     if worst is None:
-        text += "No abnormal class has a lesion large enough to count."
+        said = without_lesion(summary)
+        text += f"{said[0].upper()}{said[1:]}."
     else:
         largest = area_words(worst["largest_pixels"], worst["largest_mm2"])
         count = "1 lesion" if worst["lesions"] == 1 else f"{worst['lesions']:,} lesions"
@@ -192,13 +194,25 @@ def _lead(summary: Reading) -> str:
     return text
 
 
-def _facts(store: CorrectedStore, summary: Reading) -> list[tuple[str, str]]:
+def _scale(mpp: float | None) -> str:
+    return "of unknown scale" if mpp is None else f"{mpp:.4g} µm per pixel"
+
+
+def _said_by(image: Image | None) -> str:
+    """Who says how large a pixel of the image is, where it is said."""
+    if image is None or image.mpp is None or not isinstance(image, FileImage):
+        return ""
+    return ", as given by the user"  # a file's own is read from the file, not carried along
+
+
+def _facts(store: CorrectedStore, summary: Reading, image: Image | None) -> list[tuple[str, str]]:
     row, col, height, width = (f"{n:.0f}" for n in summary["region"])
     corrected = summary["corrected"]
     facts = [
         ("Model", summary["model"]),
         ("Region", f"row {row}, column {col}, {height} × {width} level-0 pixels"),
-        ("Scale", "unknown" if summary["mpp"] is None else f"{summary['mpp']:.4g} µm per pixel"),
+        ("Image", f"{_scale(summary['image_mpp'])}{_said_by(image)}"),
+        ("Classified at", _scale(summary["mpp"])),
         ("Mode", f"{summary['mode']}, blend {summary['blend']}, tile {summary['tile']}, "
                  f"stride {summary['stride']}"),
         ("Computed in", f"{summary['precision']} on {summary['device']}"),

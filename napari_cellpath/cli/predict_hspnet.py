@@ -22,8 +22,8 @@ from napari_cellpath.core.vocabulary import Blend, RegionMode, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.slides.region_store import JOURNAL, RegionStore
-from napari_cellpath.slides.windows import image_notes, image_shape
-from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2, summarise
+from napari_cellpath.slides.windows import image_mpp, image_notes, image_shape, stain_notes
+from napari_cellpath.systems.hspnet.summary import LEAST_LESION_MM2, summarise, without_lesion
 from napari_cellpath.systems.tiling import check_mpp, clip_region
 
 _CORNER = re.compile(r"[-+]?[0-9.]+,[-+]?[0-9.]+")
@@ -97,7 +97,10 @@ def hspnet(
     if mpp is not None:
         check_mpp(mpp)
     image = FileImage(str(slide), mpp)
-    notes = [*image_notes(image), *_clipped(region, image_shape(image))]
+    notes = [
+        *image_notes(image), *_clipped(region, image_shape(image)), *_given(mpp, slide),
+        *stain_notes(image),
+    ]  # fmt: skip
     for note in notes:
         typer.echo(f"{slide.name}: {note}", err=True)
     request = SegmentRequest(
@@ -177,6 +180,15 @@ def _clipped(region: tuple[int, int, int, int] | None, shape: tuple[int, int]) -
     ]
 
 
+def _given(mpp: float | None, slide: Path) -> list[str]:
+    """A sentence where the pixel size is the user's and not the file's."""
+    stated = image_mpp(FileImage(str(slide)))
+    if mpp is None or mpp == stated:
+        return []
+    own = "states none" if stated is None else f"states {stated:.4g}"
+    return [f"{mpp:g} µm per pixel as given with --mpp; the file {own}."]
+
+
 def _kept(store_path: Path) -> str:
     """What is said after a cancel."""
     if not (store_path / JOURNAL).is_file():
@@ -209,14 +221,16 @@ def _say(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"out": str(out), **summary}, ensure_ascii=False, allow_nan=False))
         return
-    shares = ", ".join(f"{name} {part['share']:.1%}" for name, part in summary["classes"].items())
+    shares = ", ".join(
+        f"{name} {100 * part['share']:.1f} %" for name, part in summary["classes"].items()
+    )
     area = summary["classified"]["area_mm2"]
     size = f"{summary['classified']['pixels']} pixels" if area is None else f"{area:.3f} mm2"
     worst = summary["worst_grade"]
-    grade = "no abnormal class" if worst is None else f"worst {worst['class']}"
+    grade = without_lesion(summary) if worst is None else f"worst {worst['class']}"
     left = ""
     if summary["skipped"]["pixels"]:
-        left += f" {summary['skipped']['share']:.1%} skipped as empty."
+        left += f" {100 * summary['skipped']['share']:.1f} % skipped as empty."
     if summary["unreadable"]["file_tiles"]:
         bad = summary["unreadable"]
         left += f" {bad['file_tiles']} of {bad['of']} tiles of the file unreadable."

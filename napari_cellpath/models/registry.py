@@ -71,14 +71,19 @@ def search_folders() -> list[Path]:
 
 def _model_folders(root: Path) -> Iterator[Path]:
     """Folders with a model.json: ``root/NAME`` or ``root/NAME/VERSION``, newest version first."""
-    if not root.is_dir():
+    try:
+        known = [p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")]
+    except OSError:  # not there, or not ours to read
         return
-    for folder in sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        if (folder / INFO).is_file():
-            yield folder
-        else:
+    for folder in sorted(known):
+        try:
+            if (folder / INFO).is_file():
+                yield folder
+                continue
             versions = [p for p in folder.iterdir() if (p / INFO).is_file()]
-            yield from sorted(versions, key=_version_key, reverse=True)
+        except OSError:
+            continue
+        yield from sorted(versions, key=_version_key, reverse=True)
 
 
 def _version_key(folder: Path) -> tuple[tuple[int, str], ...]:

@@ -202,7 +202,10 @@ def export_file(
     ]  # fmt: skip
     if not chosen:
         where = f" on {image.name}" if image else ""
-        raise ProjectError(f"{project.folder} holds no objects of {system}{where} to export.")
+        own = project.annotations(image.key if image else None)
+        others = sorted({str(a.system) for a in own} - {str(system)})
+        hint = f" It holds some of {', '.join(others)}: choose it with --system." if others else ""
+        raise ProjectError(f"{project.folder} holds no objects of {system}{where} to export.{hint}")
     images = [i for i in all_images(project) if any(a.image == i.key for a in chosen)]
     if form in (Format.GEOJSON, Format.LABELS) and len(images) > 1:
         raise ProjectError(

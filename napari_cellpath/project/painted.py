@@ -45,6 +45,11 @@ def raster_name(image: str, system: System | str = System.HSPNET) -> str:
     return f"{image}/{System(system)}"
 
 
+def image_of_raster(name: str) -> str:
+    """Key of the image that a raster is of."""
+    return name.rpartition("/")[0]
+
+
 def _span(start: int, stop: int, origin: int) -> slice:
     """Rows or columns start..stop of the image, in a window that begins at ``origin``."""
     return slice(max(start - origin, 0), max(stop - origin, 0))

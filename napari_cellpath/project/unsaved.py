@@ -21,6 +21,7 @@ from napari_cellpath.core.errors import CellpathError, OutputError
 from napari_cellpath.core.files import write_atomically
 from napari_cellpath.project.images import all_images, relocate
 from napari_cellpath.project.journal import DATABASE
+from napari_cellpath.project.painted import image_of_raster
 from napari_cellpath.project.project import SUFFIX, Project, project_folder
 
 KEPT = 10
@@ -32,12 +33,14 @@ _LOCK = "session.json"
 class Abandoned:
     """A session that no running program has open.
 
-    ``objects`` is how many nuclei, boxes and areas it holds, ``images`` of which images, and
-    ``at`` when it was last changed (ISO 8601, UTC).
+    ``objects`` is how many nuclei, boxes and areas it holds, ``painted`` how many images have
+    painted pixels, ``images`` of which images both are, and ``at`` when it was last changed
+    (ISO 8601, UTC).
     """
 
     folder: Path
     objects: int
+    painted: int
     images: tuple[str, ...]
     at: str
 
@@ -103,19 +106,25 @@ def abandoned() -> list[Abandoned]:
             continue
         try:
             with Project.open(path, read_only=True) as project:
-                objects = project.state.objects.values()
-                keys = {str(o["image"]) for o in objects}
-                images = project.state.images
-                names = tuple(str(images[k]["name"]) for k in images if k in keys)
-                at = datetime.fromtimestamp((path / DATABASE).stat().st_mtime, UTC)
-                session = Abandoned(path, len(objects), names, at.isoformat(timespec="seconds"))
+                session = _contents(path, project)
         except CellpathError:
             continue  # damaged: left where it is, 'cellpath project replay' may save some of it
-        if session.objects and len(found) < KEPT:
+        if (session.objects or session.painted) and len(found) < KEPT:
             found.append(session)
         else:
             discard(path)
     return found
+
+
+def _contents(path: Path, project: Project) -> Abandoned:
+    state = project.state
+    painted = {image_of_raster(name) for name in state.rasters}
+    keys = painted | {str(facts["image"]) for facts in state.objects.values()}
+    names = tuple(str(facts["name"]) for key, facts in state.images.items() if key in keys)
+    at = datetime.fromtimestamp((path / DATABASE).stat().st_mtime, UTC)
+    return Abandoned(
+        path, len(state.objects), len(painted), names, at.isoformat(timespec="seconds")
+    )
 
 
 def discard(folder: Path) -> None:

@@ -134,7 +134,7 @@ def open_ome_zarr(path: Path, budget: int) -> Opened:
         what = "it is a folder"
         if metadata_file(path) is not None:
             what = "an OME-Zarr without an image in levels"
-        raise unreadable(path.name, what)
+        raise unreadable(path.name or str(path.resolve()), what)
     root, image = found
     axes = _axes(image, path.name)
     cache = SegmentCache()

@@ -310,6 +310,9 @@ def _writing(path: Path) -> Iterator[None]:
         if isinstance(error, CellpathError):
             raise
         reason = error.strerror or str(error)
-        raise OutputError(
-            f"{path} cannot be written ({reason}); the rows done so far are intact."
-        ) from error
+        try:
+            begun = (path / JOURNAL).is_file()
+        except OSError:
+            begun = False
+        kept = "the rows done so far are intact" if begun else "choose a folder that can be"
+        raise OutputError(f"{path} cannot be written ({reason}); {kept}.") from error

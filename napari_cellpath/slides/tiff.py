@@ -167,6 +167,13 @@ def _levels(tif: tifffile.TiffFile, name: str, directories: int, budget: int) ->
         notes.append("Transparency was dropped.")
     mpp, note = _pixel_size(base)
     notes += [note] if note else []
+    absent, segments = readers[0].absent
+    if absent:
+        colour = "white" if readers[0].absent_value else "black"
+        notes.append(
+            f"{absent:,} of {segments:,} tiles of the file were never written; they are shown and "
+            f"read as {colour}."
+        )
 
     planes: list[Plane] = [TiffPlane(reader, conversion) for reader in readers]
     held = cache.max_bytes

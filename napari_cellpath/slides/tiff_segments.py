@@ -111,10 +111,20 @@ class SegmentReader:
                 f"{name} is not a readable image (truncated at byte {self._handle.size}). "
                 "Nothing was loaded."
             )
+        # Slide scanners leave out tiles of bare glass: in colour these are white, as peers show
+        # them; the specification's zero would be black tissue.
+        self.absent_value = np.iinfo(self.dtype).max if _is_colour(page) else 0
         self._decode = page.decode
         self._arguments: dict[str, Any] = {}
         if page.compression in JPEG:
             self._arguments = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+
+    @property
+    def absent(self) -> tuple[int, int]:
+        """How many tiles or strips were never written, of how many."""
+        pairs = zip(self._offsets, self._counts, strict=False)
+        written = [offset > 0 and count > 0 for offset, count in pairs]
+        return written.count(False), len(written)
 
     @property
     def segment_bytes(self) -> int:
@@ -151,7 +161,10 @@ class SegmentReader:
                         damaged.append((top, left, bottom, right))
                         continue
                     if segment is None:
-                        continue  # a sparse tile: never written, zero by the specification
+                        rows = slice(max(row0, top) - row0, min(row1, top + high) - row0)
+                        cols = slice(max(col0, left) - col0, min(col1, left + wide) - col0)
+                        target[rows, cols] = self.absent_value
+                        continue
                     r0, r1 = max(row0, top), min(row1, top + segment.shape[0])
                     c0, c1 = max(col0, left), min(col1, left + segment.shape[1])
                     if r0 < r1 and c0 < c1:
@@ -200,6 +213,12 @@ class SegmentReader:
         return UnreadableImageError(
             f"{self._name} is not a readable image (damaged structure: {what}). Nothing was loaded."
         )
+
+
+def _is_colour(page: Any) -> bool:
+    """Whether the largest value in every sample is white: RGB of integers, JPEG among them."""
+    photometric, kind = int(page.photometric), np.dtype(page.dtype).kind
+    return kind == "u" and (photometric == 2 or (photometric == 6 and page.compression in JPEG))
 
 
 def _jpeg_pixels(data: bytes) -> int:

@@ -140,10 +140,21 @@ def image_mpp(image: Image) -> float | None:
 def is_colour(image: Image) -> bool:
     """Whether the planes of an image differ somewhere; of a slide, in its middle 4096 pixels."""
     height, width = image_shape(image)
-    top, left = max(0, (height - COLOUR_PIXELS) // 2), max(0, (width - COLOUR_PIXELS) // 2)
-    high, wide = min(height, COLOUR_PIXELS), min(width, COLOUR_PIXELS)
-    rgb = read(source_of(image, top, left, high, wide), top, left, high, wide)
-    return bool((rgb[..., :2] != rgb[..., 1:]).any())
+    for side in (512, COLOUR_PIXELS):  # where there is colour, little is read
+        top, left = max(0, (height - side) // 2), max(0, (width - side) // 2)
+        high, wide = min(height, side), min(width, side)
+        rgb = read(source_of(image, top, left, high, wide), top, left, high, wide)
+        if (rgb[..., :2] != rgb[..., 1:]).any():
+            return True
+    return False
+
+
+def stain_notes(image: Image) -> tuple[str, ...]:
+    """A sentence where an image has no colour and therefore shows no stain; reads its middle."""
+    if is_colour(image):
+        return ()
+    return ("The image has no colour, so no stain is seen; what a model of stained tissue says of "
+            "it means nothing.",)  # fmt: skip
 
 
 def image_notes(image: Image) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qtpy.QtCore import QSize, Qt
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import QFrame, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_cellpath.widgets.outcome import CorrectSection, JobSection, OutSection, ResultSection
 from napari_cellpath.widgets.sections import ActionSection, MethodSection, SubjectSection
 from napari_cellpath.widgets.table import Column
+from napari_cellpath.widgets.tabs import tab_where_crowded
 
 MARGIN = 10
 GAP = 10
@@ -40,6 +41,7 @@ class Themed(QWidget):
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         self._colour_of_text = ""
         self._following = False
+        self._placed = False
 
     def follow_theme(self) -> None:
         """Take the theme's text colour, if it is another than before."""
@@ -62,9 +64,15 @@ class Themed(QWidget):
         self.follow_theme()
 
     def showEvent(self, event: object) -> None:  # noqa: N802
-        """Take the theme's colours once they are known."""
+        """Take the theme's colours once they are known; the first time, find a place."""
         super().showEvent(event)
         self.follow_theme()
+        if not self._placed:
+            self._placed = True
+            QTimer.singleShot(0, self._find_place)
+
+    def _find_place(self) -> None:
+        tab_where_crowded(self, Themed)
 
 
 class DockFrame(Themed):

@@ -7,10 +7,12 @@ hear from them by signal; all of it runs on the main thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from napari.layers import Image, Layer
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_cellpath.backend.job import Backend
 from napari_cellpath.bridge import conventions, export, left_behind, pixel_sizes
@@ -154,7 +156,9 @@ class ImageSession:
         for layer in list(self.viewer.layers):
             self._take_up(layer)  # layers of ours may have come before their image
         if isinstance(event.value, Image):
-            left_behind.show_again(self.viewer.layers)
+            for image in left_behind.show_again(self.viewer.layers):
+                # Once napari has done with the insertion that this is told in.
+                QTimer.singleShot(0, partial(left_behind.lay_under, image, self.viewer.layers))
             self.images_changed.emit()
             if self.image is None:
                 self._set_image(event.value)

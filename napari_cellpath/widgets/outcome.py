@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -19,8 +18,9 @@ from qtpy.QtWidgets import (
 
 from napari_cellpath.backend.job import WorkerStatus
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY
+from napari_cellpath.widgets.class_button import ClassButton
 from napari_cellpath.widgets.keys import MOST_CLASSES, SHEET_KEY, shortcut_of
-from napari_cellpath.widgets.score_scale import ScoreScale, swatch
+from napari_cellpath.widgets.score_scale import ScoreScale
 from napari_cellpath.widgets.sections import SPACING, quiet
 from napari_cellpath.widgets.table import CellTable, Column
 
@@ -164,7 +164,7 @@ class CorrectSection(QWidget):
         self._row.setSpacing(SPACING)
         self._row.addWidget(self.accept, 1)
         layout.addLayout(self._row)
-        self.buttons: list[QPushButton] = []
+        self.buttons: list[ClassButton] = []
         self._names: tuple[str, ...] = ()
         self._counts: list[int | str] = []
         self._tip = "Correct the selected ones to “{}”"
@@ -202,11 +202,7 @@ class CorrectSection(QWidget):
         self.buttons = []
         self._names = tuple(names)
         for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
-            button = QPushButton(swatch(colour), "")
-            key = shortcut_of(f"class_{number + 1}") if number < MOST_CLASSES else ""
-            button.setToolTip(self._tip.format(name) + (f" ({key})" if key else ""))
-            # A long class name must not widen the dock.
-            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+            button = ClassButton(colour)
             button.clicked.connect(lambda _=False, name=name: self.class_chosen.emit(name))
             self._grid.addWidget(button, number // self.COLUMNS, number % self.COLUMNS)
             self.buttons.append(button)
@@ -219,9 +215,13 @@ class CorrectSection(QWidget):
             return
         self._counts = list(counts)
         for number, (button, name) in enumerate(zip(self.buttons, self._names, strict=True)):
-            digit = f"{number + 1}  " if number < MOST_CLASSES else ""
-            count = f" · {counts[number]}" if counts[number] != "" else ""
-            button.setText(f"{digit}{name}{count}")
+            has_key, count = number < MOST_CLASSES, counts[number]
+            button.set_parts(
+                f"{number + 1}  " if has_key else "", name, f" · {count}" if count != "" else ""
+            )
+            key = f" ({shortcut_of(f'class_{number + 1}')})" if has_key else ""
+            now = f" Now: {count}." if count else ""
+            button.setToolTip(f"{self._tip.format(name)}{key}.{now}")
 
     def set_active(self, active: bool) -> None:
         """Buttons act on a selection; without one they are off."""

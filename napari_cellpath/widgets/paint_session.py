@@ -14,6 +14,7 @@ from napari_cellpath.bridge.tissue import Piece, TissueRegion
 from napari_cellpath.project.painted import painted_value
 from napari_cellpath.project.state import Raster
 from napari_cellpath.widgets import keys
+from napari_cellpath.widgets.areas import CLASSES
 from napari_cellpath.widgets.image_session import ImageSession
 from napari_cellpath.widgets.method import TissueMethod
 
@@ -39,6 +40,7 @@ class PaintSession(ImageSession):
         super().__init__(viewer, backend, method)
         self.region: TissueRegion | None = None
         self.painted: Labels | None = None
+        self._last_label = painted_value(0)
 
     def missing(self) -> str:
         """Why nothing can be done now, as what to do about it; empty if it can."""
@@ -125,7 +127,24 @@ class PaintSession(ImageSession):
         self.painting_changed.emit()
 
     def _on_brush(self, _event: Any = None) -> None:
+        layer = self.painted
+        if layer is not None and int(layer.selected_label) > painted_value(self._most_classes - 1):
+            self.told.emit(
+                "info", f"Label {int(layer.selected_label)} is no class; the brush stays as it "
+                "was. Choose a class in the dock, or with Alt and its number.",
+            )  # fmt: skip
+            layer.selected_label = self._last_label
+            return
+        if layer is not None:
+            self._last_label = int(layer.selected_label)
         self.painting_changed.emit()
+
+    @property
+    def _most_classes(self) -> int:
+        """Of the model, or of what the project was painted with."""
+        project = self.keeper.project
+        settings = {} if project is None else project.state.settings
+        return max(len(self.method.classes), len(settings.get(CLASSES, {}).get("names", ())))
 
     def painted_over(self, image: Image) -> Raster | None:
         """What was painted over an image; None for nothing."""
@@ -182,7 +201,6 @@ class PaintSession(ImageSession):
         said = painting.accepted(region.store, self.keeper.painted(self.source), window)
         if not self.keeper.paint(self.source, [(window[0], window[1], said)]):
             self.told.emit(
-                "info",
                 "info",
                 "Nothing in view is left to accept: it is painted, or not segmented yet.",
             )

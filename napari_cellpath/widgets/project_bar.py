@@ -218,5 +218,7 @@ def _described(session: unsaved.Abandoned) -> str:
     at = datetime.fromisoformat(session.at).astimezone().strftime("%d %b %H:%M")
     names = session.images[0] if session.images else "an image"
     more = f" and {len(session.images) - 1} more" if len(session.images) > 1 else ""
-    things = "1 object" if session.objects == 1 else f"{session.objects:,} objects"
+    objects = "1 object" if session.objects == 1 else f"{session.objects:,} objects"
+    parts = [objects] * bool(session.objects) + ["paint"] * bool(session.painted)
+    things = " and ".join(parts)
     return f"{things} of {names}{more}, {at}".replace("&", "&&")

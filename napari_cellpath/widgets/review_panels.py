@@ -12,7 +12,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QProgressBar,
     QPushButton,
-    QSizePolicy,
     QSlider,
     QToolButton,
     QVBoxLayout,
@@ -21,8 +20,8 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_cellpath.core.doubt import Order, Show
+from napari_cellpath.widgets.class_button import ClassButton
 from napari_cellpath.widgets.keys import MOST_CLASSES, SHEET_KEY
-from napari_cellpath.widgets.score_scale import swatch
 from napari_cellpath.widgets.sections import SPACING, Choice, caption, fill, form, narrow, quiet
 
 SIDES = (64, 96, 220)  # smallest, usual and largest picture, pixels
@@ -205,7 +204,7 @@ class LabelSection(QWidget):
         row.addWidget(self.take_back)
         row.addWidget(self.keys)
         column.addLayout(row)
-        self.buttons: list[QPushButton] = []
+        self.buttons: list[ClassButton] = []
         self._names: tuple[str, ...] = ()
         self._several = False
         self._shown: object = None
@@ -228,9 +227,8 @@ class LabelSection(QWidget):
             button.deleteLater()
         self.buttons, self._names, self._shown = [], tuple(names), None
         for number, (name, colour) in enumerate(zip(names, colours, strict=True)):
-            button = QPushButton(swatch(colour), "")
+            button = ClassButton(colour)
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
             button.clicked.connect(lambda _=False, name=name: self.class_chosen.emit(name))
             self._grid.addWidget(button, number // self.COLUMNS, number % self.COLUMNS)
             self.buttons.append(button)
@@ -252,11 +250,11 @@ class LabelSection(QWidget):
         for number, (button, name) in enumerate(zip(self.buttons, self._names, strict=True)):
             key = f"{number + 1}  " if number < MOST_CLASSES else ""
             if counts is None:
-                button.setText(f"{key}{name}")
+                button.set_parts(key, name, "")
                 button.setToolTip(f"Read the selected ones as “{name}”.")
                 continue
             called, labelled = counts[number]
-            button.setText(f"{key}{name} · {called:,} / {labelled:,}")
+            button.set_parts(key, name, f" · {called:,} / {labelled:,}")
             button.setToolTip(
                 f"{'Flip' if self._several else 'Label the selected ones'} “{name}”"
                 f"{' of the selected ones' if self._several else ''}. {called:,} are called so, "

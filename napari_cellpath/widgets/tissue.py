@@ -295,6 +295,7 @@ class TissueDock(FrameDock):
         super().show_subject()
         fill(self.where, PLACES, self.session.where)
         self.frame.action.primary.setEnabled(self.can_work)
+        self._painted_soon()
         self._show_painting()
         self._show_hint()
 

@@ -33,6 +33,7 @@ class TissueLayerSession(PaintSession):
         self._requests: dict[Layer, SegmentRequest] = {}
         self._unbind: dict[Layer, Callable[[], None]] = {}
         self._counted: Any = ()
+        self._dismissed: SegmentRequest | None = None
         self._actions = self._key_actions()
         self.keeper.switched.connect(self._on_switched)
 
@@ -117,6 +118,7 @@ class TissueLayerSession(PaintSession):
         if layer in self._unbind:
             asked = self._requests.get(layer)
             if asked is not None and asked == self.under_way:
+                self._dismissed = asked
                 self.inquiry.errands.cancel_all()  # nobody could see what it would find
             self._let_go(layer)
         super()._on_removed(event)
@@ -144,6 +146,15 @@ class TissueLayerSession(PaintSession):
         if region is not self.region:
             self.region = region
             self.region_changed.emit()
+
+    def _turn_to(self, region: TissueRegion) -> None:
+        """Make a region the current one, and have it seen: over the others of its image."""
+        layers = self.viewer.layers
+        others = [layers.index(x) for x in self._regions if self._regions[x].image is region.image]
+        with napari_call():
+            region.layer.visible = True
+            layers.move(layers.index(region.layer), max(others) + 1)
+        self._set_region(region)
 
     def _on_switched(self) -> None:
         if self.image is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 from napari.layers import Image
 from psygnal import Signal
@@ -21,6 +22,7 @@ from napari_cellpath.core.requests import SegmentRequest
 from napari_cellpath.core.results import SegmentedRows
 from napari_cellpath.core.vocabulary import System
 from napari_cellpath.slides.region_store import RegionStore
+from napari_cellpath.slides.windows import stain_notes
 from napari_cellpath.widgets.method import TissueMethod
 from napari_cellpath.widgets.search import Where
 from napari_cellpath.widgets.tissue_layers import TissueLayerSession
@@ -50,6 +52,8 @@ class TissueSession(TissueLayerSession):
         self._redraw.setSingleShot(True)
         self._redraw.timeout.connect(self._refresh)
         self._earliest = 0.0
+        self._wanted: Image | None = None
+        self._stain_seen: WeakSet[Image] = WeakSet()
         self._opening: dict[str, list[Callable[[], None]]] = {}
         self._begin()
 
@@ -89,11 +93,11 @@ class TissueSession(TissueLayerSession):
             return refused
         source = self.inquiry.source(self.image)
         if source is None:
-            return f"'{self.image.name}' is still being read; try again in a moment."
+            return f"'{self.image.name}' is still being read."
         if self.needs_scale:
             return (
-                "The image does not state how large a pixel is. Type its µm / pixel above: the "
-                "model looks at tissue at one scale only."
+                f"'{self.image.name}' does not state how large a pixel is. Type its µm / pixel "
+                "above (the model looks at tissue at one scale only), or choose another image."
             )
         return ""
 
@@ -140,13 +144,35 @@ class TissueSession(TissueLayerSession):
         return self.method.request(source.image, str(store), area.box, polygon)
 
     def segment(self) -> None:
-        """Segment what is chosen; what is done of it already is gone on with."""
+        """Segment what is chosen; what is done of it already is gone on with.
+
+        An image that is still being read is waited for.
+        """
+        self._wanted = self.image if self._being_read else None
+        if self._wanted is not None:
+            self.told.emit("info", f"'{self._wanted.name}' is still being read; it is segmented "
+                           "as soon as it can be.")  # fmt: skip
+            return
         try:
             request = self.request()
         except CellpathError as error:
             self.told.emit("warning", str(error))
             return
         self._send(self.image, request)
+
+    @property
+    def _being_read(self) -> bool:
+        image = self.image
+        if image is None or self.method.entry is None or self.inquiry.refusal(image):
+            return False
+        return self.inquiry.source(image) is None
+
+    def _on_source_known(self, image: Image) -> None:
+        super()._on_source_known(image)
+        if image is self._wanted:
+            self._wanted = None
+            if image is self.image:
+                self.segment()
 
     def go_on(self) -> None:
         """Go on with the current region where it was stopped."""
@@ -170,8 +196,15 @@ class TissueSession(TissueLayerSession):
         if image is None:
             return
         self._say_what_stops(request)
+        self._dismissed = None
+        known = self._region_of(request)
+        if known is not None:  # of an earlier press: everything below is about this one again
+            self._turn_to(known)
         with suppress(OSError):
             tissue_stores.stores_folder().mkdir(parents=True, exist_ok=True)
+        if image not in self._stain_seen:
+            self._stain_seen.add(image)
+            self.inquiry.in_background(lambda: stain_notes(request.image), self._say_notes)
         in_use = [*(r.store.path for r in self._regions.values()), Path(request.store)]
         self.inquiry.in_background(lambda: tissue_stores.prune(in_use), lambda _count: None)
 
@@ -182,6 +215,10 @@ class TissueSession(TissueLayerSession):
             self._end(image, request, complete)
 
         self.inquiry.send(SEGMENT, "Segmenting", request, done, some)
+
+    def _say_notes(self, notes: Sequence[str]) -> None:
+        for note in notes:
+            self.told.emit("warning", note)
 
     def _say_what_stops(self, request: SegmentRequest) -> None:
         """One region is segmented at a time; nobody must wonder what became of the other."""
@@ -198,6 +235,8 @@ class TissueSession(TissueLayerSession):
     @timed
     def _grow(self, image: Image, request: SegmentRequest, rows: Sequence[SegmentedRows]) -> None:
         """Show rows that came; the layer is made when the first are there."""
+        if request == self._dismissed:
+            return
         if self._region_of(request) is None:
             self._open(image, request)
         elif not self._redraw.isActive():
@@ -246,6 +285,13 @@ class TissueSession(TissueLayerSession):
 
     def _end(self, image: Image, request: SegmentRequest, complete: bool) -> None:
         region = self._region_of(request)
+        if request == self._dismissed:  # its layer was removed: it must not come back by itself
+            self._dismissed = None
+            self.told.emit(
+                "info", "Stopped, as its layer was removed. What is done is kept: segment the "
+                "same place again to go on.",
+            )  # fmt: skip
+            return
         if region is None:  # complete already, or ended before its first rows were shown
             if image in self.viewer.layers and Path(request.store).is_dir():
                 self._open(image, request, lambda: self._end(image, request, complete))
@@ -281,8 +327,11 @@ class TissueSession(TissueLayerSession):
 
 
 def _is_box(corners: Sequence[tuple[float, ...]]) -> bool:
-    """Whether four corners are those of an upright rectangle."""
+    """Whether four corners are those of an upright rectangle, one after the other."""
     if len(corners) != 4:
         return False
     sides = [{round(corner[axis], 3) for corner in corners} for axis in (0, 1)]
-    return all(len(side) == 2 for side in sides)
+    # Each side runs along one axis only: the same corners crossed over are two triangles.
+    runs = zip(corners, (*corners[1:], corners[0]), strict=True)
+    along = [sum(abs(a - b) > 1e-3 for a, b in zip(*ends, strict=True)) for ends in runs]
+    return all(len(side) == 2 for side in sides) and all(n == 1 for n in along)

@@ -8,6 +8,7 @@ from typing import Any
 
 from napari_cellpath.bridge.tissue import TissueRegion
 from napari_cellpath.core.vocabulary import RegionMode
+from napari_cellpath.systems.hspnet.summary import without_lesion
 from napari_cellpath.widgets.search import Where
 
 NO_MODEL = (
@@ -71,34 +72,20 @@ def summary(reading: Mapping[str, Any] | None, region: TissueRegion | None) -> s
             f"largest {area(worst['largest_pixels'], mpp)})"
         )
     elif assessed and any(region.facts.abnormal):
-        text += _small(reading, region)
+        text += f" · {escape(without_lesion(reading))}"
     parts = reading.get("merged", {})
     text += "".join(f" · {name} {100 * p['share']:.1f} %" for name, p in parts.items())
     notes = []
     if reading["corrected"]["pixels"]:
         notes.append(f"{area(reading['corrected']['pixels'], mpp)} as you painted it")
     if not reading["complete"]:
-        notes.append(f"stopped after {100 * reading['rows_done'] / reading['rows']:.0f} %")
+        share = 100 * reading["rows_done"] / reading["rows"]
+        notes.append(f"stopped after {share:.0f} %, what lies under the grey veil is not done")
     if reading["skipped"]["pixels"]:
         notes.append(f"{area(reading['skipped']['pixels'], mpp)} skipped as empty glass")
     if reading["unreadable"]["pixels"]:
         notes.append(f"{area(reading['unreadable']['pixels'], mpp)} unreadable")
     return text + (f"<br>{'; '.join(notes)}." if notes else "")
-
-
-def _small(reading: Mapping[str, Any], region: TissueRegion) -> str:
-    """What is said where no lesion is large enough: how much is abnormal all the same."""
-    of_class, facts = reading["classes"], region.facts
-    shares = {
-        name: of_class[name]["share"]
-        for name, abnormal in zip(facts.class_names, facts.abnormal, strict=True)
-        if abnormal and of_class[name]["pixels"]
-    }
-    if not shares:
-        return " · nothing abnormal"
-    least = f"{reading['least_lesion_mm2']:g} mm²"
-    parts = ", ".join(f"{escape(name)} {100 * share:.1f} %" for name, share in shares.items())
-    return f" · {parts}, no single lesion of {least}"
 
 
 def provenance(region: TissueRegion | None) -> str:

@@ -189,7 +189,21 @@ def test_a_preview_and_a_region_over_the_edge_say_so(model, slide, tmp_path, cap
     run(slide, "--model", model, "--out", out, "--mode", "preview", "--region", 100, 0, 500, 50)
     said = capsys.readouterr()
     assert "(preview)" in said.out
+    assert "no single lesion of 0.01 mm²" in said.out, "625 um² are too few, and not nothing"
     assert "leaves the image" in said.err
+
+
+def test_a_grey_image_and_a_given_pixel_size_are_told(model, tmp_path, capsys):
+    """Beside the answer and in its summary: no stain, and whose pixel size it was."""
+    path = tmp_path / "grey.tif"
+    tifffile.imwrite(path, picture(80, 80)[..., 0])
+    run(path, "--model", model, "--out", tmp_path / "o.ome.zarr", "--mpp", 0.25)
+    said = capsys.readouterr().err
+    assert "no stain is seen" in said
+    assert "0.25 µm per pixel as given with --mpp; the file states none." in said
+    summary = json.loads((tmp_path / "o.summary.json").read_text())
+    assert (summary["image_mpp"], summary["mpp"]) == (0.25, 1.0)
+    assert all(any(note in line for line in said.splitlines()) for note in summary["notes"])
 
 
 def test_what_cannot_be_is_refused(model, slide, done, tmp_path, capsys):

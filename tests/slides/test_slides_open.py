@@ -210,6 +210,29 @@ def test_many_threads_read_the_same_pixels(tmp_path: Path) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize(("pixels", "colour"), [(RGB, "white"), (GREY, "black")])
+def test_tiles_never_written_are_glass_and_told(
+    tmp_path: Path, pixels: np.ndarray, colour: str
+) -> None:
+    """Scanners leave out tiles of bare glass: white in colour, zero where black is zero."""
+    path = tmp_path / "sparse.tif"
+    photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+    tifffile.imwrite(path, pixels, tile=(128, 128), photometric=photometric)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        counts = tif.pages[0].tags["TileByteCounts"]
+        counts.overwrite((0, *counts.value[1:]))
+    with open_slide(path) as slide:
+        seen = slide.read_region(0, 0, *slide.shape)
+        said = [n for n in slide.notes if "never written" in n]
+    assert (seen[:128, :128] == (255 if colour == "white" else 0)).all()
+    whole = pixels if pixels.ndim == 3 else np.dstack([pixels] * 3)
+    np.testing.assert_array_equal(seen[128:], whole[128:])
+    np.testing.assert_array_equal(seen[:128, 128:], whole[:128, 128:])
+    assert said == [
+        f"1 of 12 tiles of the file were never written; they are shown and read as {colour}."
+    ]
+
+
 def test_tiles_are_decoded_only_where_they_are_looked_at(tmp_path: Path) -> None:
     """A damaged tile far away does not keep the user from the rest."""
     path = tmp_path / "t.tif"

@@ -401,6 +401,7 @@ def test_reopened_image_gets_its_nuclei_back(dock, viewer, qtbot, tmp_path, fiel
     viewer.layers.remove("another")
     viewer.open(path, plugin="napari")
     assert layer.visible
+    qtbot.waitUntil(lambda: viewer.layers.index(layer) == 1)  # the image came on top of it
     assert list(dock.session.nuclei.table.uids) == [uid]
     assert dock.session.nuclei.layer.features["score"][0] == pytest.approx(0.75)
     score(dock, qtbot, (75, 60))

@@ -181,6 +181,17 @@ def test_segment_here_and_there(dock, viewer, qtbot, image, entries):
     region = run(dock, qtbot, Where.DRAWN)
     assert not region.facts.polygon
     assert region.box[:2] == (40, 40)
+    viewer.layers["Shapes"].data = []
+    crossed = np.array([[40, 40], [140, 160], [40, 160], [140, 40]])
+    viewer.layers["Shapes"].add_polygons(crossed)
+    bow = run(dock, qtbot, Where.DRAWN)
+    assert bow.facts.polygon, "corners of a box, and not a box"
+    viewer.layers["Shapes"].data = []
+    viewer.layers["Shapes"].add_rectangles(np.array([[40, 40], [40, 160], [140, 160], [140, 40]]))
+    region.layer.visible = False
+    assert run(dock, qtbot, Where.DRAWN) is region, "segmented before: it is turned to"
+    assert region.layer.visible
+    assert viewer.layers.index(region.layer) > viewer.layers.index(bow.layer)
     look_at(image, 5000, 5000, 100, 100)
     choose(dock.where, Where.VIEW)
     dock.segment()
@@ -212,6 +223,45 @@ def test_a_second_region_says_what_becomes_of_the_first(dock, viewer, qtbot, fie
     assert "One region is segmented at a time" in last_notice()
     assert "‘Go on’" in last_notice()
     assert [job.cancelled for job in jobs] == [True, True, False]
+
+
+def test_an_image_still_being_read_is_waited_for(viewer, qtbot, inline, entries, slide):
+    """Pressed too early, the button's wish is kept and told."""
+    dock = make_dock(viewer, inline, entries)
+    choose(dock.where, Where.IMAGE)
+    viewer.open(str(slide), plugin="napari-cellpath")
+    assert dock.session.source is None
+    dock.segment()
+    assert "as soon as it can be" in last_notice()
+    qtbot.waitUntil(lambda: dock.session.region is not None, timeout=PATIENCE)
+    dock.session.close()
+
+
+def test_a_layer_removed_while_it_grows_does_not_come_back(dock, viewer, qtbot):
+    """Its rows are kept; the same place gone on with is the same region."""
+    session = dock.session
+    choose(dock.where, Where.IMAGE)
+    send, ends = session.inquiry.send, []
+
+    def held_back(kind, title, request, done, some):
+        """As if the last rows were still to come."""
+        send(kind, title, request, lambda rows, complete: ends.append((rows, done)), some)
+
+    session.inquiry.send = held_back
+    dock.segment()
+    qtbot.waitUntil(lambda: bool(ends) and session.region is not None, timeout=PATIENCE)
+    layer, request = session.region.layer, session._requests[session.region.layer]
+    type(session).under_way, kept = property(lambda _self: request), type(session).under_way
+    try:
+        viewer.layers.remove(layer)
+    finally:
+        type(session).under_way = kept
+    ((rows, done),) = ends
+    done(rows, False)
+    assert "its layer was removed" in last_notice()
+    assert session.region is None
+    session.inquiry.send = send
+    assert run(dock, qtbot).store.path == Path(request.store)
 
 
 def test_a_missing_pixel_size_is_asked_for_once(viewer, qtbot, inline, entries, field):
@@ -282,6 +332,8 @@ def test_painting(dock, viewer, qtbot, image, entries, slide, tmp_path):
     assert (layer.data[mine] == value).all()
     expected = np.kron(model, np.ones((2, 2), int)) + 1
     np.testing.assert_array_equal(layer.data[~mine], expected[~mine])
+    session.accept()
+    assert "Nothing in view is left to accept" in last_notice()
     session.keeper.undo()
     assert (layer.data > 0).sum() == mine.sum()
     dock.rub_out.click()
@@ -289,6 +341,11 @@ def test_painting(dock, viewer, qtbot, image, entries, slide, tmp_path):
     layer.brush_size = 11
     layer.paint((100, 120), 0)
     assert int((layer.data == value).sum()) < count
+
+    held = int(layer.selected_label)
+    layer.selected_label = len(CIN_CLASSES) + 4
+    assert "is no class" in last_notice()
+    assert int(layer.selected_label) == held
 
     bound = {str(key) for key in layer.keymap}
     assert {"Alt+2", "Ctrl+Z", "Shift+S", "Shift+C"} <= bound

@@ -10,7 +10,8 @@ from napari_cellpath.widgets import tissue_words
 def reading(**shares: float) -> dict:
     """A summary of a region of 100 by 100 pixels without a lesion of size."""
     classes = {
-        name: {"pixels": round(share * 10_000), "share": share} for name, share in shares.items()
+        name: {"pixels": round(share * 10_000), "share": share, "abnormal": name == "malignant"}
+        for name, share in shares.items()
     }
     return {
         "mpp": 0.5, "classified": {"pixels": 10_000}, "classes": classes, "worst_grade": None,

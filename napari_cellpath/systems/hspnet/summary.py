@@ -5,6 +5,7 @@ Counts come from the store's journal, so they are of the rows that are done and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -36,10 +37,12 @@ def summarise(store: RegionStore, least_lesion_mm2: float = LEAST_LESION_MM2) ->
     Returns
     -------
     dict
-        ``classes``: of each class its pixels, its share of all classified pixels and, where the
-        scale is known, its area in mm2. ``skipped``, ``outside`` and ``unreadable`` pixels are in
-        no class. ``worst_grade``: the last class of the model's order that is marked abnormal and
-        has a lesion large enough, or None. ``merged``: LSIL and HSIL, where the classes are CIN's.
+        ``classes``: of each class its pixels, its share of all classified pixels, whether it is
+        abnormal and, where the scale is known, its area in mm2. ``mpp`` is that of the classified
+        pixels, ``image_mpp`` that of the image's, in which ``region`` is. ``skipped``,
+        ``outside`` and ``unreadable`` pixels are in no class. ``worst_grade``: the last class of
+        the model's order that is marked abnormal and has a lesion large enough, or None.
+        ``merged``: LSIL and HSIL, where the classes are CIN's.
     """
     facts, progress = store.facts, store.progress
     counts = np.asarray(progress.counts)
@@ -67,14 +70,17 @@ def summarise(store: RegionStore, least_lesion_mm2: float = LEAST_LESION_MM2) ->
         "precision": progress.precision,
         "device": progress.device,
         "mpp": facts.mpp,
+        "image_mpp": facts.image.get("mpp"),
         "region": [corner[0], corner[1], facts.shape[0] * step[0], facts.shape[1] * step[1]],
         "complete": progress.complete,
         "rows_done": progress.rows_done,
         "rows": facts.shape[0],
         "classified": {"pixels": classified, "area_mm2": area(classified)},
         "classes": {
-            name: part(int(counts[number]), classified)
-            for number, name in enumerate(facts.class_names)
+            name: part(int(counts[number]), classified) | {"abnormal": bool(abnormal)}
+            for number, (name, abnormal) in enumerate(
+                zip(facts.class_names, facts.abnormal, strict=True)
+            )
         },
         "skipped": part(int(counts[SKIPPED]), done),
         "outside": part(int(counts[UNSEEN]), done),
@@ -92,6 +98,19 @@ def summarise(store: RegionStore, least_lesion_mm2: float = LEAST_LESION_MM2) ->
         }
     summary["note"] = RESEARCH_ONLY
     return summary
+
+
+def without_lesion(summary: Mapping[str, Any]) -> str:
+    """What to say where no lesion is large enough: how much is abnormal all the same."""
+    abnormal = {name: part for name, part in summary["classes"].items() if part["abnormal"]}
+    if not abnormal:
+        return "the model has no abnormal class"
+    if not summary["classified"]["pixels"]:
+        return "nothing was classified"
+    found = [f"{name} {100 * p['share']:.1f} %" for name, p in abnormal.items() if p["pixels"]]
+    if not found:
+        return "nothing abnormal"
+    return f"{', '.join(found)}, no single lesion of {summary['least_lesion_mm2']:g} mm²"
 
 
 def worst_grade(store: RegionStore, least_lesion_mm2: float) -> dict[str, Any] | None:
