@@ -227,7 +227,8 @@ def _say(summary: dict[str, Any], out: Path, as_json: bool) -> None:
     area = summary["classified"]["area_mm2"]
     size = f"{summary['classified']['pixels']} pixels" if area is None else f"{area:.3f} mm2"
     worst = summary["worst_grade"]
-    grade = without_lesion(summary) if worst is None else f"worst {worst['class']}"
+    none = without_lesion(summary, shares=False)  # which are said before
+    grade = none if worst is None else f"worst {worst['class']}"
     left = ""
     if summary["skipped"]["pixels"]:
         left += f" {100 * summary['skipped']['share']:.1f} % skipped as empty."

@@ -100,8 +100,8 @@ def summarise(store: RegionStore, least_lesion_mm2: float = LEAST_LESION_MM2) ->
     return summary
 
 
-def without_lesion(summary: Mapping[str, Any]) -> str:
-    """What to say where no lesion is large enough: how much is abnormal all the same."""
+def without_lesion(summary: Mapping[str, Any], *, shares: bool = True) -> str:
+    """What to say where no lesion is large enough; with ``shares``, how much is abnormal too."""
     abnormal = {name: part for name, part in summary["classes"].items() if part["abnormal"]}
     if not abnormal:
         return "the model has no abnormal class"
@@ -110,7 +110,8 @@ def without_lesion(summary: Mapping[str, Any]) -> str:
     found = [f"{name} {100 * p['share']:.1f} %" for name, p in abnormal.items() if p["pixels"]]
     if not found:
         return "nothing abnormal"
-    return f"{', '.join(found)}, no single lesion of {summary['least_lesion_mm2']:g} mm²"
+    least = f"no single lesion of {summary['least_lesion_mm2']:g} mm²"
+    return ", ".join([*found, least]) if shares else least
 
 
 def worst_grade(store: RegionStore, least_lesion_mm2: float) -> dict[str, Any] | None:
