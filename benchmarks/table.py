@@ -30,8 +30,9 @@ the score on the layer in a real window, preset `fast`, on a screen without a gr
 draws with the processor too); the first answer is a glance of two inputs, in columns from before
 2026-11-30 all ten; under load 1000-view jobs run beside it. P6: SqueezeNet cascade, a file to
 calls; *alone* are trunk and heads, or the detector, on tensors that lie ready; drawn boxes go
-through the worker process. P9: the starter recipe's network, same frozen layers and batch; the
-reference trains as torchvision's classification script does. P11: fresh processes; the plugin's
+through the worker process. P9: the starter recipe's network, same frozen
+layers and batch, our steps in `precision: auto`; the reference trains as torchvision's
+classification script does, in fp32. P11: fresh processes; the plugin's
 manifest and package, then the modules of the dock.
 """
 
@@ -105,6 +106,7 @@ LINES = (
     Line("P6", "box drawn to answer, p95 ms", "≤ 250", _ms("drawn_to_answer_ms", "p95")),
     Line("P6", "label flipped to verdict, p95 ms", "≤ 50", _ms("flip_to_verdict_ms", "p95")),
     Line("P9", "training, images a second", "", _ms("images_per_s"), True),
+    Line("P9", "precision of a step", "", _ms("precision")),
     Line("P9", "training, whole / pure step", "≤ 1.05 (GPU 1.10)", _ms("whole_over_pure"), True),
     Line("P9", "training, ours / torchvision-shaped loop", "≥ 1.8", _ms("over_reference"), True),
     Line("P11", "plugin adds before first use, ms", "≤ 150", _ms("plugin_ms")),

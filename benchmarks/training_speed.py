@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.measuring import interleave
+from napari_cellpath.backend.device import choose_device
 from napari_cellpath.samples.fields import cytology_field
 from training.augment import WINDOW, cut_window, random_crops, random_views
 from training.recipe import read_recipe
@@ -94,7 +95,7 @@ def measure(device: str, rounds: int) -> dict[str, Any]:
     ours = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     plain_optimiser, our_optimiser = _optimiser(plain), _optimiser(ours)
     generator = torch.Generator().manual_seed(0)
-    bf16 = device == "cuda"
+    bf16 = choose_device(device).precision == "bf16"  # as a recipe's precision 'auto'
 
     def step(network: nn.Module, optimiser: Any, crops: torch.Tensor, wanted: torch.Tensor) -> None:
         optimiser.zero_grad()
@@ -130,6 +131,7 @@ def measure(device: str, rounds: int) -> dict[str, Any]:
     rate = {name: n / seconds for name, seconds in found.best.items()}
     return {
         "batch": BATCH,
+        "precision": "bf16" if bf16 else "fp32",
         "images_per_s": round(rate["whole"], 1),
         "pure_step_images_per_s": round(rate["pure"], 1),
         "reference_images_per_s": round(rate["reference"], 1),

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from napari_cellpath.backend.device import choose_device
 from training.recipe import CommonRecipe
 
 if TYPE_CHECKING:
@@ -31,14 +32,17 @@ class Speed:
 
 
 def measure_speed(trainer: Trainer[R], rows: NDArray[np.intp]) -> Speed:
-    """Time two real steps and a forward pass on a network that is thrown away."""
+    """Time two real steps on the CPU and a forward pass on a network that is thrown away."""
     module = trainer.start(rows, 0)
+    bf16 = choose_device("cpu", trainer.recipe.precision).precision == "bf16"
     generator = torch.Generator().manual_seed(0)
     loss = trainer.make_loss(rows, generator, torch.device("cpu"))
     batch = torch.from_numpy(np.resize(rows, trainer.recipe.batch))
     for _ in range(2):  # the first one pays for memory and kernels
         started = time.perf_counter()
-        loss(module, batch).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            lost = loss(module, batch)
+        lost.backward()
         step = time.perf_counter() - started
     crops = torch.zeros(_INPUTS, *trainer.input_shape).contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():

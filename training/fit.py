@@ -19,6 +19,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 
+from napari_cellpath.backend.device import choose_device
 from napari_cellpath.core.errors import JobCancelledError
 from training.checkpoint import read_checkpoint, write_checkpoint
 
@@ -26,7 +27,7 @@ Metrics = dict[str, Any]
 StopCheck = Callable[[], bool]
 
 
-def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
+def make_fabric(device: str = "auto", precision: str = "fp32") -> Fabric:
     """Fabric for one device.
 
     Parameters
@@ -34,9 +35,13 @@ def make_fabric(device: str = "auto", precision: str = "32-true") -> Fabric:
     device
         ``auto`` takes a GPU if there is one; else ``cpu``, ``cuda`` or ``mps``.
     precision
-        ``32-true``, or ``bf16-mixed`` where the device has it.
+        ``fp32``; ``bf16`` for steps in bfloat16 with float32 weights; ``auto`` for that where
+        the device computes it.
     """
-    fabric = Fabric(accelerator=device, devices=1, precision=precision)  # type: ignore[arg-type]
+    if precision == "auto":
+        precision = choose_device(device).precision
+    kind = "bf16-mixed" if precision == "bf16" else "32-true"
+    fabric = Fabric(accelerator=device, devices=1, precision=kind)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 

@@ -144,6 +144,11 @@ class CommonRecipe(Section):
         "", max_length=2000, description="How the settings were found; stands in the model's card."
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "fp32",  # for these networks nobody has measured what bfloat16 gains
+        description="Of a training step; auto: bfloat16 beside float32 weights where the device "
+        "computes it. Scores and measures are in float32 all the same.",
+    )
     seed: int = 0
     budget_seconds: float | None = Field(
         None, gt=0, description="Epochs shrink to fit; what was used is recorded."

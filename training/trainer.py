@@ -58,7 +58,7 @@ class Trainer(ABC, Generic[R]):
     ----------
     recipe
         What was asked.
-    device, precision
+    device
         For Lightning Fabric.
     say
         Takes one line of text an epoch.
@@ -70,7 +70,6 @@ class Trainer(ABC, Generic[R]):
 
     recipe: R
     device: str = field(default="auto", kw_only=True)
-    precision: str = field(default="32-true", kw_only=True)
     say: Callable[[str], None] = field(default=print, kw_only=True)
     should_stop: StopCheck | None = field(default=None, kw_only=True)
     log: ProgressLog = field(default_factory=ProgressLog, kw_only=True)
@@ -160,7 +159,7 @@ class Trainer(ABC, Generic[R]):
         if start_from is not None:
             module.load_state_dict(start_from)
         epochs = epochs or self.recipe.epochs
-        fabric = make_fabric(self.device, self.precision)
+        fabric = make_fabric(self.device, self.recipe.precision)
         generator = torch.Generator().manual_seed(seed)
 
         def batches(epoch: int) -> Sequence[Tensor]:
