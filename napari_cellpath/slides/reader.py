@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_cellpath.core.vocabulary import METADATA_KEY
 from napari_cellpath.slides.ome_zarr import SUFFIX, is_ome_zarr
+from napari_cellpath.slides.planes import Box
 from napari_cellpath.slides.region_store import JOURNAL, RegionStore
 from napari_cellpath.slides.slide import OPENSLIDE_SUFFIXES, Slide, open_slide, sniff
 
@@ -148,6 +151,24 @@ def _dask(source: LevelArray | ReducedArray) -> Any:
     )
 
 
+_told: WeakSet[Slide] = WeakSet()
+
+
+def _to_show(
+    slide: Slide, row: int, col: int, height: int, width: int, level: int
+) -> NDArray[np.uint8]:
+    """A region to be looked at: one damaged tile must not keep the others from being seen."""
+    damaged: list[Box] = []
+    region = slide.read_region(row, col, height, width, level, damaged)
+    if damaged and slide not in _told:
+        _told.add(slide)
+        warnings.warn(
+            f"Some tiles of {slide.name} cannot be read and are shown black. Is the file complete?",
+            stacklevel=2,
+        )
+    return region
+
+
 class LevelArray:
     """One level of a slide as something that slices to NumPy."""
 
@@ -162,9 +183,10 @@ class LevelArray:
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         rows, cols, rest = _slices(key, self.shape)
-        region = self.slide.read_region(
-            rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start, self.level
-        )
+        region = _to_show(
+            self.slide, rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start,
+            self.level,
+        )  # fmt: skip
         return region[:: rows.step, :: cols.step, rest]
 
 
@@ -231,9 +253,10 @@ class ReducedArray:
         factor = self.factor
         height, width = self.slide.levels[self.level].shape
         bottom, right = min(row1 * factor, height), min(col1 * factor, width)
-        source = self.slide.read_region(
-            row0 * factor, col0 * factor, bottom - row0 * factor, right - col0 * factor, self.level
-        )
+        source = _to_show(
+            self.slide, row0 * factor, col0 * factor, bottom - row0 * factor,
+            right - col0 * factor, self.level,
+        )  # fmt: skip
         row_edges = np.arange(0, source.shape[0], factor)
         col_edges = np.arange(0, source.shape[1], factor)
         total = np.add.reduceat(source, row_edges, axis=0, dtype=np.uint32)

@@ -12,8 +12,9 @@ import tifffile
 from napari.layers import Image as ImageLayer
 from PIL import Image
 
+from napari_cellpath.core.errors import UnreadableImageError
 from napari_cellpath.slides import open_slide, reader
-from napari_cellpath.slides.reader import get_reader, layer_of
+from napari_cellpath.slides.reader import get_reader, layer_of, read_layers
 from tests.slides.conftest import picture
 
 RGB = picture(90, 120)
@@ -121,3 +122,25 @@ def test_asking_for_a_reader_loads_no_codec_and_no_torch(tmp_path: Path) -> None
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert out.strip() == "[]"
+
+
+def test_a_damaged_tile_is_shown_black_and_told_once(tmp_path: Path) -> None:
+    """The tiles round it are seen all the same; analysis refuses or marks it, as it did."""
+    path = tmp_path / "damaged.tif"
+    tifffile.imwrite(
+        path, picture(700, 900), tile=(128, 128), photometric="rgb", compression="zlib"
+    )
+    with tifffile.TiffFile(path) as tif:
+        at, size = tif.pages[0].dataoffsets[9], tif.pages[0].databytecounts[9]
+    data = bytearray(path.read_bytes())
+    data[at : at + size] = bytes(size)
+    path.write_bytes(data)
+    ((pixels, _, _),) = read_layers(str(path))
+    with pytest.warns(UserWarning, match=r"Some tiles of damaged\.tif cannot be read") as said:
+        shown = np.asarray(pixels)
+    assert len(said) == 1
+    box = np.s_[128:256, 128:256]  # the tenth of eight in a row
+    assert not shown[box].any()
+    np.testing.assert_array_equal(shown[256:], picture(700, 900)[256:])
+    with open_slide(path) as slide, pytest.raises(UnreadableImageError):
+        slide.read_region(0, 0, *slide.shape)

@@ -275,7 +275,8 @@ class SegmentPlan:
             raise UnreadableImageError(
                 f"{name_of(self.request.image)}: {bad} of {self._segments} tiles of the file are "
                 f"unreadable ({bad / max(self._segments, 1):.1%}), more than "
-                f"{MOST_DAMAGE:.0%}; the region was stopped. Is the file complete?"
+                f"{MOST_DAMAGE:.0%}; the region was stopped. Is the file complete? If so, "
+                "choose a region without them."
             )
 
     # ------------------------------------------------------------------ state
