@@ -140,11 +140,6 @@ class Recipe(CommonRecipe):
     network: Network = Network()  # type: ignore[call-arg]
     augmentation: Augmentation = Augmentation()  # type: ignore[call-arg]
     auxiliary: Auxiliary = Auxiliary()  # type: ignore[call-arg]
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto",
-        description="Of a training step; auto: bfloat16 beside float32 weights where the device "
-        "computes it, twice as fast there. Scores and measures are in float32 all the same.",
-    )
     final_start: Literal["initial", "folds"] = Field(
         "initial",
         description="What the final model starts from. folds: the mean of the folds' weights "

@@ -145,7 +145,7 @@ class CommonRecipe(Section):
     )
     threads: int = Field(0, ge=0, description="CPU threads; 0: PyTorch's choice.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "fp32",  # for these networks nobody has measured what bfloat16 gains
+        "fp32",
         description="Of a training step; auto: bfloat16 beside float32 weights where the device "
         "computes it. Scores and measures are in float32 all the same.",
     )

@@ -105,7 +105,7 @@ def test_the_thorough_way_learns_too(
 ) -> None:
     """Every layer moves a little; the frozen slides are not called worse."""
     recipe = recipe_for(
-        blinded, project, "thorough", epochs=4, crops={"per_epoch": 8, "stride": 32},
+        blinded, project, "thorough", epochs=8, crops={"per_epoch": 16, "stride": 32},
         optimiser={"lr_trunk": 2e-4, "lr_head": 1e-2, "ema": 0.5},
     )  # fmt: skip
     model = training.run("hspnet", recipe, tmp_path / "out", device="cpu")

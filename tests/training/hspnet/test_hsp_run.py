@@ -80,7 +80,7 @@ def test_what_is_measured_is_what_is_predicted(
     regions = load_regions(data, [0], TILE, info.mpp)
     image = FileImage(str(data.records[0].image), 0.62)
     store = tmp_path / "o.ome.zarr"
-    backend = connect(inline=True, device="cpu")
+    backend = connect(inline=True, device="cpu", precision="fp32")  # as measures are taken
     backend.submit(SegmentRequest(image, str(model), str(store))).result()
     backend.close()
     called = RegionStore.open(store).levels[0][:]

@@ -104,7 +104,7 @@ def test_training_scores_as_the_viewer_does(
     wanted = replace(RegionInput.of(info.input, "x"), average=average)
     given = probabilities_of(network, records, wanted)
     boxes = tuple(CellBox(*r.box) for r in records)
-    backend = InlineBackend()
+    backend = InlineBackend("cpu", "fp32")  # as measures are taken
     request = LabelRegionsRequest(FileImage(str(image)), boxes, str(folder), average=average)
     calls = backend.submit(request).result()
     np.testing.assert_allclose([c.probabilities for c in calls], given, atol=1e-5)
