@@ -100,7 +100,10 @@ def test_a_press_that_adds_nothing_is_cancelled(stage):  # noqa: F811
     stage.backend.hold.set()
     stage.wait(stage.all_final)
     place = stage.nuclei.table.positions[0]
-    answered = [j for j in stage.backend.jobs if j.state is JobState.DONE]
+    # An answer is shown when it comes; its job is done a moment later, on another thread.
+    done = lambda: [j for j in stage.backend.jobs if j.state is JobState.DONE]  # noqa: E731
+    stage.wait(lambda: bool(done()))
+    answered = done()
     (nucleus,) = answered[0].request.nuclei
     assert len(answered) == 1
     np.testing.assert_array_equal((nucleus.row, nucleus.col), place)
