@@ -56,7 +56,8 @@ OPACITY = 0.45
 SKIPPED_COLOUR, UNREADABLE_COLOUR = (0.5, 0.5, 0.5, 0.35), (0.9, 0.1, 0.9, 0.9)
 BACKGROUND = "background"
 NOT_DONE, NOT_DONE_COLOUR = 252, (0.25, 0.3, 0.4, 0.5)
-"""Shown only, never stored: background by the first look. Clear, it would pass for finished."""
+"""Shown only, never stored: background by the first look, or not even that. Clear, it would pass
+for finished."""
 _CLEAR = np.zeros(4)
 
 
@@ -106,11 +107,10 @@ class GrowingLevel(Plane):
     def read(self, rows: slice, cols: slice) -> NDArray[np.uint8]:
         """Classes of a window, `NOT_DONE` or `UNSEEN` where no row is done yet."""
         pixels = np.asarray(self._array[rows, cols])
-        look = self._store.provisional
-        if look is None:
+        look, unseen = self._store.provisional, pixels == UNSEEN
+        if not unseen.any():
             return pixels
-        unseen = pixels == UNSEEN
-        if unseen.any():
+        if look is not None:
             # Every LOOK-th pixel of the full level has a look; level k holds every 2**k-th.
             at = [
                 np.minimum((np.arange(s.start, s.stop, s.step) << self._level) // LOOK, n - 1)
@@ -120,6 +120,8 @@ class GrowingLevel(Plane):
             seen = np.asarray(look[box])[np.ix_(at[0] - at[0][0], at[1] - at[1][0])]
             seen = np.where(seen == self._background, np.uint8(NOT_DONE), seen)
             pixels = np.where(unseen, seen, pixels)
+        if not self._store.facts.polygon:  # else it may be what lies outside
+            pixels = np.where(pixels == UNSEEN, np.uint8(NOT_DONE), pixels)
         return pixels
 
 

@@ -107,7 +107,7 @@ def test_the_first_look_is_replaced_in_place(tmp_path, image):
     writing = RegionStore.create(tmp_path / "growing.ome.zarr", facts(probabilities=False))
     region = TissueRegion(image, RegionStore.open(writing.path))
     shown = region.layer.data
-    assert (np.asarray(shown) == UNSEEN).all()
+    assert (np.asarray(shown) == NOT_DONE).all()
     look = truth()
     writing.look(0, 0, look[:, :100])
     region.refresh()
@@ -116,7 +116,7 @@ def test_the_first_look_is_replaced_in_place(tmp_path, image):
     coarse = look[rows // 4 * 4, cols // 4 * 4]
     coarse = np.where(coarse == 0, NOT_DONE, coarse)  # clear, it would pass for finished
     np.testing.assert_array_equal(seen[:, :100], coarse)
-    assert (seen[:, 104:] == UNSEEN).all()
+    assert (seen[:, 104:] == NOT_DONE).all()
     final = (truth() + 1) % 5
     writing.write_rows(0, final[:130])
     region.refresh()
@@ -135,7 +135,7 @@ def test_the_coarsest_level_grows_too(tmp_path, image):
     region = TissueRegion(image, RegionStore.open(store.path))
     layer = region.layer
     assert layer.data_level == len(store.levels) - 1
-    assert (np.asarray(layer._slice.image.raw) == UNSEEN).all()
+    assert (np.asarray(layer._slice.image.raw) == NOT_DONE).all()
     store.write_rows(0, np.full((1200, 1400), 3, np.uint8))
     region.refresh()
     assert (np.asarray(layer._slice.image.raw) == 3).all()
