@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.core.errors import MissingFileError
+from napari_cellpath.core.errors import MissingFileError, UnreadableImageError
 from napari_cellpath.core.requests import FileImage, Image, MemoryImage, PixelWindow
 from napari_cellpath.slides.convert import channels_of, dtype_range, to_rgb8
 from napari_cellpath.slides.damage import reading
@@ -151,8 +151,11 @@ def is_colour(image: Image) -> bool:
 
 def stain_notes(image: Image) -> tuple[str, ...]:
     """A sentence where an image has no colour and therefore shows no stain; reads its middle."""
-    if is_colour(image):
-        return ()
+    try:
+        if is_colour(image):
+            return ()
+    except UnreadableImageError:
+        return ()  # a damaged middle says nothing of the rest; whoever reads it there tells
     return ("The image has no colour, so no stain is seen; what a model of stained tissue says of "
             "it means nothing.",)  # fmt: skip
 

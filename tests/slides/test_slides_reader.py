@@ -13,8 +13,10 @@ from napari.layers import Image as ImageLayer
 from PIL import Image
 
 from napari_cellpath.core.errors import UnreadableImageError
+from napari_cellpath.core.requests import FileImage
 from napari_cellpath.slides import open_slide, reader
 from napari_cellpath.slides.reader import get_reader, layer_of, read_layers
+from napari_cellpath.slides.windows import stain_notes
 from tests.slides.conftest import picture
 
 RGB = picture(90, 120)
@@ -144,3 +146,4 @@ def test_a_damaged_tile_is_shown_black_and_told_once(tmp_path: Path) -> None:
     np.testing.assert_array_equal(shown[256:], picture(700, 900)[256:])
     with open_slide(path) as slide, pytest.raises(UnreadableImageError):
         slide.read_region(0, 0, *slide.shape)
+    assert stain_notes(FileImage(str(path))) == (), "damage in the middle refuses no other part"
