@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import napari_cellpath.models
 import training
+from napari_cellpath.backend.inline import InlineBackend
+from napari_cellpath.core.requests import FileImage, Nucleus, NucleusRequest
+from napari_cellpath.core.vocabulary import Preset
 from napari_cellpath.models import read_card, read_tensors, verify
 from napari_cellpath.samples import data_folder
+from napari_cellpath.samples.fields import cytology_field
 from napari_cellpath.systems.deeppap.predict import load_network
 from training import metrics as m
 from training.datasets import read_cells
@@ -80,3 +85,22 @@ def test_starter_scores_reserve_cells_as_it_says() -> None:
     truth = [r.abnormal for r in records]
     assert m.binary_counts(truth, scores, info.threshold).accuracy >= 0.8
     assert m.auc(truth, scores) >= 0.85
+
+
+@needs_starter
+def test_bf16_scores_of_the_starter_are_within_a_hundredth(tmp_path: Path) -> None:
+    """Twenty-four drawn nuclei, ten inputs each: no score moves by more than 0.01."""
+    field = cytology_field()
+    path = tmp_path / "field.tif"
+    tifffile.imwrite(path, field.image, photometric="rgb")
+    nuclei = tuple(Nucleus(r, c, str(i)) for i, (r, c) in enumerate(field.centres))
+    request = NucleusRequest(FileImage(str(path)), nuclei, str(STARTER), preset=Preset.FAST)
+    scores = {
+        precision: np.array(
+            [call.score for call in InlineBackend("cpu", precision).submit(request).result()]
+        )
+        for precision in ("fp32", "bf16")
+    }
+    moved = np.abs(scores["fp32"] - scores["bf16"])
+    assert 0 < moved.max() <= 0.01
+    assert np.ptp(scores["fp32"]) > 0.2, "scores that are all alike would prove nothing"

@@ -18,7 +18,11 @@ from torch.nn import functional as F
 from torchvision import models as tv
 
 from napari_cellpath.systems.deeppap.network import DeepPapNetwork, squeezenet1_0
-from napari_cellpath.systems.deeppap.squeeze_inference import SqueezeFeatures, flat_classifier
+from napari_cellpath.systems.deeppap.squeeze_inference import (
+    SqueezeFeatures,
+    flat_classifier,
+    weigh,
+)
 
 N_MEASURES = 2
 GRID = 54
@@ -189,5 +193,4 @@ class MeasuredInference(nn.Module):
         """Logits (N, n_classes)."""
         seen = self.look(x)
         features = torch.cat([seen, self.measurer(x).to(seen.dtype)], dim=1)
-        logits: Tensor = self.classifier(features)
-        return logits
+        return weigh(self.classifier, features)
