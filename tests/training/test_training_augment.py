@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from napari_cellpath.core.requests import MemoryImage
 from napari_cellpath.core.vocabulary import Border
@@ -16,6 +17,7 @@ from napari_cellpath.systems.deeppap.views import views
 from training.augment import (
     cut_window,
     jitter_stain,
+    mean_of_seven,
     random_crops,
     random_views,
     sample_patches,
@@ -159,3 +161,10 @@ def test_parts_vary_apart_and_black_stays_black() -> None:
     assert torch.equal(seen, again)
     steps = seen[:, 0, 10:, 48].diff(dim=1).abs().amax()
     assert steps < 20, "no hard edge is drawn"
+
+
+def test_mean_of_seven_is_that_of_the_library() -> None:
+    """Shifted adds give what average pooling gives, of maps that are not square too."""
+    maps = torch.rand(2, 3, 20, 31, generator=torch.Generator().manual_seed(0))
+    wanted = F.avg_pool2d(F.pad(maps, (3, 3, 3, 3), mode="replicate"), 7, 1)
+    assert torch.allclose(mean_of_seven(maps), wanted, atol=1e-6)
