@@ -8,6 +8,7 @@ was stopped and resumed gives the curve of one that was not (CPU, fp32: to the l
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +26,10 @@ from training.checkpoint import read_checkpoint, write_checkpoint
 
 Metrics = dict[str, Any]
 StopCheck = Callable[[], bool]
+
+# Fabric says which precision it uses, in the middle of ours; the recipe and the card say it.
+for _name in ("lightning.fabric", "lightning.pytorch"):  # whichever was imported last speaks
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 def make_fabric(device: str = "auto", precision: str = "fp32") -> Fabric:

@@ -230,3 +230,11 @@ def test_on_epoch_tells_what_happened() -> None:
     make_fit(Task(), validate=lambda _: {"validation_loss": 1.5}, on_epoch=seen.append).run()
     assert [m["epoch"] for m in seen] == [0, 1, 2]
     assert all(m["images"] == 48 and m["validation_loss"] == 1.5 for m in seen)
+
+
+def test_training_in_bf16_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
+    """What a user reads during a training is ours; the library's notes do not get between."""
+    make_fabric("cpu", "bf16")
+    printed = capfd.readouterr()
+    assert not printed.out
+    assert not printed.err
