@@ -29,10 +29,11 @@ from napari_cellpath.core.requests import (
 from napari_cellpath.core.results import FoundNucleus, NucleusCall
 from napari_cellpath.core.summary import summarise, summary_path, write_summary
 from napari_cellpath.core.tables import OUTSIDE, PointRow, nucleus_columns, read_points, write_calls
-from napari_cellpath.core.vocabulary import Border, Preset, System
+from napari_cellpath.core.vocabulary import UNLIKE_FLAGS, Border, Preset, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
 from napari_cellpath.slides.windows import image_notes, image_shape
+from napari_cellpath.systems.deeppap.presets import USUAL_MPP
 
 app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images.")
 
@@ -141,6 +142,7 @@ def deeppap(
         for file in files
         for row in rows_of[file]
     ]
+    _say_unknown_scale(records, entry.info.mpp or USUAL_MPP)
     columns = nucleus_columns(entry.info.class_names, entry.info.calibration is not None)
     write_calls(out, records, columns)
     effective = entry.info.threshold if threshold is None else threshold
@@ -189,6 +191,14 @@ def _record(
     return record
 
 
+def _say_unknown_scale(records: Sequence[dict[str, Any]], usual: float) -> None:
+    for name in dict.fromkeys(r["image"] for r in records if "unknown-scale" in r["flags"]):
+        typer.echo(
+            f"{name} does not say its pixel size; the model's {usual:g} um was taken. Give --mpp.",
+            err=True,
+        )
+
+
 def _summarise(
     records: Sequence[dict[str, Any]],
     calls: Sequence[NucleusCall],
@@ -203,10 +213,11 @@ def _summarise(
             counts[call.label] = counts.get(call.label, 0) + 1
     unscored = len(records) - sum(counts.values())
     doubtful = sum(call.doubtful(band) for call in calls)
+    unlike = sum(not UNLIKE_FLAGS.isdisjoint(call.flags) for call in calls)
     if as_json:
         summary = {
             "model": model, "out": str(out), "cells": len(records), "labels": counts,
-            "unscored": unscored, "doubtful": doubtful, "review_band": band,
+            "unscored": unscored, "doubtful": doubtful, "unlike": unlike, "review_band": band,
             "results": list(records),
         }  # fmt: skip
         typer.echo(json.dumps(summary, ensure_ascii=False))
@@ -215,7 +226,8 @@ def _summarise(
     if unscored:
         what += f", {unscored} not scored (blank or off the image; see flags)"
     cells = "1 cell" if len(records) == 1 else f"{len(records)} cells"
+    strange = f"; {unlike} unlike the cells the model was trained on (see flags)" if unlike else ""
     typer.echo(
         f"{cells}: {what}; {doubtful} within {band:g} of the threshold, "
-        f"worth a look. Model {model}. Written to {out}."
+        f"worth a look{strange}. Model {model}. Written to {out}."
     )

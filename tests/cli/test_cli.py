@@ -318,7 +318,7 @@ def test_what_was_done_to_an_image_is_said(field, model, capsys):
     (field / "p.csv").write_text("row,col\n30,30\n")
     code, _, error = run(
         "predict", "deeppap", field / "pages.tif", "--points", field / "p.csv",
-        "--out", field / "o.csv", "--model", model, "--views", "fast", capsys=capsys,
+        "--out", field / "o.csv", "--model", model, "--views", "fast", "--mpp", 0.201, capsys=capsys,
     )  # fmt: skip
     assert code == 0
     assert error == "pages.tif: The file holds 3 images; the first is read.\n"
@@ -440,6 +440,24 @@ def test_calibrated_scores_have_a_column_of_their_own(field, model, tmp_path, ca
     for row, before in zip(rows, raw, strict=True):
         assert (row["score"], row["label"]) == (before["score"], before["label"])
         assert float(row["calibrated"]) == calibration.apply(float(row["score"]))
+
+
+def test_predict_tells_what_makes_its_scores_doubtful(field, tmp_path, capsys):
+    """An unknown pixel size and cells unlike the training's are said, not only flagged."""
+    seen_sharp = {"domain": {"ranges": {"detail": [1e6, 2e6]}}}
+    model = write_random_model(tmp_path / "sharp", input=seen_sharp)
+    words = (
+        "predict", "deeppap", field / "a.png", "--points", field / "points.csv",
+        "--out", field / "out.csv", "--model", model, "--views", "fast",
+    )  # fmt: skip
+    (field / "points.csv").write_text("row,col\n120,130\n10,10\n")
+    _, text, error = run(*words, capsys=capsys)
+    assert "a.png does not say its pixel size; the model's 0.201 um was taken. Give --mpp." in error
+    assert "2 unlike the cells the model was trained on (see flags)" in text
+    _, text, error = run(*words, "--mpp", "0.201", capsys=capsys)
+    assert "pixel size" not in error
+    _, text, _ = run(*words, "--json", capsys=capsys)
+    assert json.loads(text)["unlike"] == 2
 
 
 def test_models_with_features_are_exported_whole(model, tmp_path, capsys):
