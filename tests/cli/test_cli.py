@@ -318,7 +318,8 @@ def test_what_was_done_to_an_image_is_said(field, model, capsys):
     (field / "p.csv").write_text("row,col\n30,30\n")
     code, _, error = run(
         "predict", "deeppap", field / "pages.tif", "--points", field / "p.csv",
-        "--out", field / "o.csv", "--model", model, "--views", "fast", "--mpp", 0.201, capsys=capsys,
+        "--out", field / "o.csv", "--model", model, "--views", "fast", "--mpp", 0.201,
+        capsys=capsys,
     )  # fmt: skip
     assert code == 0
     assert error == "pages.tif: The file holds 3 images; the first is read.\n"
