@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 
 import training
-from napari_cellpath.core.errors import MissingFileError, OutputError, UnknownNameError
+from napari_cellpath.core.errors import (
+    CellpathError,
+    MissingFileError,
+    OutputError,
+    UnknownNameError,
+)
 from napari_cellpath.models import verify
 from training import metrics as m
 from training.plots import roc_curve
@@ -126,6 +131,19 @@ def test_hemlbc_takes_a_users_own_folder(cells_folder, small_recipe, tmp_path):
     assert list(report["splits"]) == ["cell"]
     assert any("split by cell only" in line for line in said)
     assert "off_by_10_px" in report["splits"]["cell"]
+
+
+def test_folds_of_the_default_recipe_are_trained_long(herlev, tmp_path):
+    """Twice the starter's epochs, in bfloat16 where it helps; a recipe that is given stays."""
+    herlev()
+    given = json.loads((tmp_path / "out" / "protocol.json").read_text())["recipe"]
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(CellpathError):  # stopped, or without ImageNet's weights on this machine
+        herlev(recipe_path=None, should_stop=lambda: True)
+    usual = json.loads((tmp_path / "out" / "protocol.json").read_text())["recipe"]
+    assert (usual["fold_epochs"], usual["precision"]) == (48, "auto")
+    assert given["precision"] == "fp32"
+    assert given["fold_epochs"] < 48
 
 
 def test_thresholds_of_a_fold_come_from_the_others():
