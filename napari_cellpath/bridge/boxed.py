@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import Kept, ObjectTable, Rows
+from napari_cellpath.bridge.columns import Kept, ObjectTable, Remembered, Rows
 from napari_cellpath.bridge.kinds import P_COLUMN
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.scheme import Call, Scheme
@@ -108,13 +108,16 @@ class BoxTable(ObjectTable):
         self.put_boxes(rows, boxes)
         return rows
 
-    def adopt(self, frame: Any, positions: NDArray[np.float64], taken: set[str]) -> None:
+    def adopt(
+        self, frame: Any, positions: NDArray[np.float64], taken: set[str],
+        before: Mapping[str, Remembered] | None = None,
+    ) -> None:  # fmt: skip
         """Take over a layer; objects without a box of any area get one."""
         for name in frame.columns:
             if name.startswith(P_COLUMN) and name not in self.columns:
                 self.columns[name] = np.nan
                 self.features[name] = np.full(len(self), np.nan)
-        super().adopt(frame, positions, taken)
+        super().adopt(frame, positions, taken, before)
         boxes = self.boxes
         rows = np.flatnonzero((boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
         self.put_boxes(rows, boxes_round(self.positions[rows], self.side))

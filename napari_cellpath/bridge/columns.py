@@ -44,6 +44,16 @@ class Kept:
     box: tuple[int, int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Remembered:
+    """What a layer's columns do not tell of an object: its place, call, and how that was made."""
+
+    at: tuple[float, ...]
+    call: Call | None
+    settings: tuple[Any, ...] | None
+    moved: bool
+
+
 class ObjectTable:
     """Facts about n objects by row, and rows by uid.
 
@@ -167,29 +177,64 @@ class ObjectTable:
         self._extend(new, positions)
         return np.arange(start, start + count)
 
-    def adopt(self, frame: pd.DataFrame, positions: NDArray[np.float64], taken: set[str]) -> None:
+    def remember(self) -> dict[str, Remembered]:
+        """What the columns do not tell of each object, by uid; for `adopt`."""
+        rows = zip(self.uids, self.positions.tolist(), self.moved.tolist(), strict=True)
+        return {
+            str(uid): Remembered(tuple(at), self.calls.get(uid), self._settings.get(uid), moved)
+            for uid, at, moved in rows
+        }
+
+    def adopt(
+        self, frame: pd.DataFrame, positions: NDArray[np.float64], taken: set[str],
+        before: Mapping[str, Remembered] | None = None,
+    ) -> None:  # fmt: skip
         """Take over a layer that already carries our columns (duplicated, or reopened).
 
         A uid that another layer owns, or that stands twice, is replaced: results are written by
-        uid and must reach one object.
+        uid and must reach one object. The second of two is a new object that napari gave the
+        features of an old one: nothing is known of it.
+
+        Parameters
+        ----------
+        frame, positions, taken
+            The layer's features and places, and uids that other layers own.
+        before
+            What a table of this layer remembered when it let go of it: an object that is
+            elsewhere now has a call of another place.
         """
         new = self.blank(len(positions))
         for name in self.columns:
             if name in frame:
                 new[name][:] = _as_column(frame[name].to_numpy(), new[name])
-        seen = set(taken)
+        before = before or {}
+        seen, here = set(taken), set[str]()
         for row, uid in enumerate(new["uid"]):
+            if uid and uid in here:
+                for name, blank in self.columns.items():
+                    new[name][row] = blank
+            here.add(uid)
             if not uid or uid in seen:
                 new["uid"][row] = new_uid()
             seen.add(new["uid"][row])
-        self._extend(new, positions)
-        for row in np.flatnonzero(self.has_call).tolist():
-            uid = str(self.uids[row])
-            self.calls[uid] = self.call_from_columns(row)
-            self._settings[uid] = None
+        were = positions.copy()
+        for row, uid in enumerate(new["uid"]):
+            if str(uid) in before:
+                were[row] = before[str(uid)].at
+        self._extend(new, were)
+        self.moved[:] = self.features["stale"]
         self.final[:] = self.has_call
         self.unlike[:] = [not UNLIKE_FLAGS.isdisjoint(f.split()) for f in self.features["flags"]]
-        self.moved[:] = self.features["stale"]
+        for row in np.flatnonzero(self.has_call).tolist():
+            uid = str(self.uids[row])
+            call, settings = self.call_from_columns(row), None
+            known = before.get(uid)
+            if known is not None and known.call is not None:
+                call, settings = known.call, known.settings
+                self.final[row], self.moved[row] = call.final, known.moved
+            self.calls[uid], self._settings[uid] = call, settings
+        elsewhere = np.flatnonzero((were != positions).any(axis=1))
+        self.move(elsewhere, positions[elsewhere])
         self.reread()
 
     def delete(self, rows: Rows) -> list[str]:

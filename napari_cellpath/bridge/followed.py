@@ -13,6 +13,7 @@ What napari does to us, and what we do about it:
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -21,11 +22,12 @@ import numpy as np
 import pandas as pd
 from napari.layers import Image, Points
 from napari.layers.base import ActionType
+from napari.utils.notifications import show_warning
 from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import appearance
-from napari_cellpath.bridge.columns import ObjectTable, Rows
+from napari_cellpath.bridge.columns import ObjectTable, Remembered, Rows
 from napari_cellpath.bridge.conventions import (
     PENDING_COLOUR,
     TRANSFORM,
@@ -51,6 +53,9 @@ class Gesture(StrEnum):
     SEEN = "seen"
     READ = "read"  # by a blind second reader
 
+
+_left: weakref.WeakKeyDictionary[Points, dict[str, Remembered]] = weakref.WeakKeyDictionary()
+"""What was known of the objects of layers that nothing follows any more: docks come and go."""
 
 BY_CELL = 16  # up to so many rows are written cell by cell, more as whole columns (measured)
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
@@ -103,7 +108,9 @@ class FollowedPoints:
         self._given: Sequence[str] | None = None
         self._expected: tuple[NDArray[np.float64], str] | None = None
         self._closed = False
-        self.table.adopt(layer.features, np.array(layer.data, dtype=float), set(taken))
+        self._refuse_nowhere(np.arange(len(layer.data)))
+        data = np.array(layer.data, dtype=float).reshape(-1, 2)
+        self.table.adopt(layer.features, data, set(taken), _left.pop(layer, None))
         self._place(np.arange(len(self.table)))
         self._restore_features()
         self._repaint(np.arange(len(self.table)))
@@ -120,6 +127,7 @@ class FollowedPoints:
         if self._closed:
             return
         self._closed = True
+        _left[self.layer] = self.table.remember()
         self.layer.events.data.disconnect(self._on_data)
         self.layer.events.set_data.disconnect(self._on_redrawn)
         self.layer.events.features.disconnect(self._on_features)
@@ -226,6 +234,9 @@ class FollowedPoints:
         expected = self._as_expected(new)
         rows = self.table.append(new, uids=self._replaying or self._given or expected)
         self._place(rows)
+        uids = [str(uid) for uid in self.table.uids[rows]]
+        if self._refuse_nowhere(rows):
+            rows = self.table.rows(uids)
         self._push(rows, tell=self.rows_added)
         self._tell(Gesture.ADDED, [str(u) for u in self.table.uids[rows]])
         outside = int(self.table.outside[rows].sum())
@@ -234,6 +245,22 @@ class FollowedPoints:
         inside = [str(uid) for uid in self.table.uids[rows[~self.table.outside[rows]]]]
         if inside and self._score_new and self._replaying is None:
             self.scoring_requested.emit(inside)
+
+    def _refuse_nowhere(self, rows: Rows) -> int:
+        """Remove points without a place (NaN, infinite): nobody can see, keep or export them."""
+        data = np.asarray(self.layer.data, dtype=float)[rows]
+        nowhere = rows[~np.isfinite(data).all(axis=1)]
+        if len(nowhere):
+            before, self._replaying = self._replaying, ()  # nobody is told: they never were
+            try:
+                with napari_call():
+                    self.layer.selected_data = set(nowhere.tolist())
+                    self.layer.remove_selected()
+            finally:
+                self._replaying = before
+            what = self.kind.count(len(nowhere))
+            show_warning(f"{what} of '{self.layer.name}' had no position (nan) and was left out.")
+        return len(nowhere)
 
     def _as_expected(self, new: NDArray[np.float64]) -> list[str] | None:
         expected, self._expected = self._expected, None
@@ -271,6 +298,9 @@ class FollowedPoints:
         order = np.empty(len(data), dtype=np.intp)
         order[~is_new], order[is_new] = np.arange(len(kept)), fresh
         table.keep(order)
+        uids = [str(uid) for uid in table.uids[is_new]]
+        self._refuse_nowhere(np.arange(len(table)))
+        is_new = np.isin(table.uids, uids)
         self._place(np.arange(len(table)))
         self._push(np.arange(len(table)), tell=self.rows_reset)
         if gone:
@@ -390,6 +420,12 @@ class FollowedPoints:
             return
         values = theirs.fillna("").to_numpy(dtype=object)
         rows = np.flatnonzero(values != self.table.features["correction"])
+        names = () if self.kind.several else self.table.scheme.classes
+        wrong = [str(v) for v in values[rows] if v and names and str(v) not in names]
+        if wrong:
+            self.notice.emit(f"'{wrong[0]}' is no class; a correction is {' or '.join(names)}.")
+            self._push(rows)
+            return
         if len(rows):
             self.table.features["correction"][rows] = [str(v) for v in values[rows]]
             self.table.mark(rows)

@@ -30,6 +30,10 @@ _KINDS = {
 }
 
 
+Snapshot = dict[str, tuple[tuple[float, ...], str]]
+"""Place and correction of each object, by uid, when its layer was last recorded."""
+
+
 class ObjectRecorder:
     """Keeps one layer of objects and a project the same.
 
@@ -41,15 +45,20 @@ class ObjectRecorder:
         Where its gestures go.
     image
         Key of its image, which the project knows.
+    since
+        How this layer was when it was last recorded; what was done to it since goes to the
+        project.
 
     On being made it brings both together: what the project holds of the image is put on the
     layer, what only the layer has is added to the project.
     """
 
-    def __init__(self, objects: ObjectLayer, project: Project, image: str) -> None:
+    def __init__(
+        self, objects: ObjectLayer, project: Project, image: str, since: Snapshot | None = None
+    ) -> None:
         self.objects, self.project, self.image = objects, project, image
         self.kind = objects.kind
-        self._bring_together()
+        self._bring_together(since or {})
         objects.happened.connect(self._on_gesture)
 
     def close(self) -> None:
@@ -77,14 +86,30 @@ class ObjectRecorder:
             and not facts.get("complete")
         )
 
-    def _bring_together(self) -> None:
+    def snapshot(self) -> Snapshot:
+        """Place and correction of every object, as they are on the layer now."""
+        table = self.objects.table
+        places = self._geometries(range(len(table)))
+        said = table.features["correction"]
+        return {str(uid): (at, str(c)) for uid, at, c in zip(table.uids, places, said, strict=True)}
+
+    def _bring_together(self, since: Snapshot) -> None:
         known = [u for u in self.project.state.objects if self._is_mine(u)]
         objects = self.project.state.objects
-        self.objects.take_in([kept_of(u, objects[u]) for u in known])
+        now = self.snapshot() if since else {}
+        gone = [u for u in known if u in since and u not in now]
+        moved = [u for u in known if u in since and u in now and now[u][0] != since[u][0]]
+        said = [u for u in known if u in since and u in now and now[u][1] != since[u][1]]
+        here_first = {*gone, *moved, *said}
+        self.objects.take_in([kept_of(u, objects[u]) for u in known if u not in here_first])
         have = set(known)
         new = [str(u) for u in self.objects.table.uids if u not in have]
         if new:
             self.project.add(self._annotations(new))
+        done = ((Gesture.DELETED, gone), (Gesture.MOVED, moved), (Gesture.CORRECTED, said))
+        for gesture, uids in done:
+            if uids:
+                self._on_gesture(gesture, uids)
 
     def _on_gesture(self, gesture: Gesture, uids: list[str]) -> None:
         if gesture is Gesture.DELETED:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
 from napari_cellpath.core.errors import CellpathError
-from napari_cellpath.project.events import Event
+from napari_cellpath.project.events import Event, encode
 from napari_cellpath.project.journal import Journal
+
+log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often an idle window looks for what others have written, and retries what failed."""
@@ -106,6 +109,10 @@ class Writer:
                 error = None
             except CellpathError as trouble:
                 news, error = None, trouble
+            except Exception:
+                # An edit that cannot be written must not take those behind it with it.
+                log.exception("an edit could not be written")
+                news, error = None, self._drop_unwritable(batch)
             with self._wake:
                 self._attempts += 1
                 changed = (error is None) != (self._error is None)
@@ -122,9 +129,28 @@ class Writer:
             if closing and (not self._queue or error is not None):
                 return
 
+    def _drop_unwritable(self, batch: list[Event]) -> CellpathError:
+        bad = {id(event) for event in batch if not _is_writable(event)}
+        with self._wake:
+            kept = [event for event in self._queue if id(event) not in bad]
+            self._queue.clear()
+            self._queue.extend(kept)
+        count = "1 edit" if len(bad) == 1 else f"{len(bad)} edits"
+        return CellpathError(
+            f"{self._journal.folder}: {count} could not be written; undo and do it again."
+        )
+
     def _step(self, batch: list[Event]) -> tuple[list[Event], list[Event]] | None:
         if batch:
             return self._journal.append(batch)
         if self._journal.changed():
             return list(self._journal.read()), []
         return None
+
+
+def _is_writable(event: Event) -> bool:
+    try:
+        encode(event)
+    except (TypeError, ValueError):
+        return False
+    return True

@@ -19,7 +19,7 @@ from napari_cellpath.bridge import conventions, painting
 from napari_cellpath.bridge.kinds import NUCLEI
 from napari_cellpath.bridge.kinds import Kind as ObjectKind
 from napari_cellpath.bridge.objects import ObjectLayer
-from napari_cellpath.bridge.recording import ObjectRecorder
+from napari_cellpath.bridge.recording import ObjectRecorder, Snapshot
 from napari_cellpath.bridge.sources import Source
 from napari_cellpath.bridge.tissue import Piece
 from napari_cellpath.core.errors import CellpathError
@@ -65,6 +65,8 @@ class Keeper:
         self._refused = False
         self._door = Door(lambda _events: None)
         self._docks = 0
+        self._left: Path | None = None
+        self._left_so: weakref.WeakKeyDictionary[Any, Snapshot] = weakref.WeakKeyDictionary()
         self.told.connect(_notify)
 
     @classmethod
@@ -75,16 +77,27 @@ class Keeper:
         return _keepers[viewer]
 
     def enter(self) -> None:
-        """A dock begins to use it."""
+        """A dock begins to use it; the first goes on with the project that the last one left."""
         self._docks += 1
+        folder, self._left = self._left, None
+        if folder is None or self.project is not None or not folder.is_dir():
+            return
+        try:
+            named = not unsaved.is_session(folder)
+            self._take(Project.open(folder) if named else unsaved.recover(folder))
+        except CellpathError as error:
+            self.told.emit("warning", f"{folder.name} is not gone on with: {error}")
 
     def leave(self) -> None:
         """A dock is done with it; the last one closes the project. Every gesture is on disk."""
         self._docks -= 1
         if self._docks <= 0:
+            for objects, recorder in self._recorders.items():
+                self._left_so[objects.layer] = recorder.snapshot()
             self._drop_recorders()
             self._known.clear()
             if self.project is not None:
+                self._left = self.project.folder
                 self.project.close()
                 self.project = None
 
@@ -153,7 +166,8 @@ class Keeper:
             return
         try:
             know(project, source, objects.shape)
-            self._recorders[objects] = ObjectRecorder(objects, project, source.key)
+            since = self._left_so.pop(objects.layer, None)
+            self._recorders[objects] = ObjectRecorder(objects, project, source.key, since)
         except CellpathError as error:
             self.told.emit("error", str(error))
         self.changed.emit()
@@ -339,6 +353,7 @@ class Keeper:
         recorded = set(self._recorders)
         areas = self._areas.drop()
         self._drop_recorders()
+        self._left_so.clear()
         self._take(project)
         if old is not None:
             old.close()  # a session stays where it is, and can be recovered
