@@ -118,6 +118,7 @@ def export_csv(path: str | os.PathLike[str], nuclei: NucleiLayer, image: str) ->
         [{**row, "seen": bool(s)} for row, s in zip(rows, seen, strict=True)],
         threshold=scheme.threshold, band=scheme.band, model=scheme.settings[0] if scheme.settings
         else scheme.model,
+        abnormal=[name for name, bad in zip(scheme.classes, scheme.abnormal, strict=True) if bad],
     )  # fmt: skip
     write_summary(Path(path), summary)
     return len(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -104,13 +105,19 @@ def image_files(paths: list[Path]) -> list[Path]:
 
 
 def check_output(out: Path, inputs: list[Path]) -> None:
-    """Refuse to write over an input or over anything that is not an ordinary file.
+    """Refuse what cannot be written, an input, and anything that is not an ordinary file.
 
     Raises
     ------
     OutputError
         Before anything is computed; nothing has been changed.
     """
+    if not out.parent.is_dir():
+        raise OutputError(
+            f"{out} cannot be written: its folder does not exist; make {out.parent} first."
+        )
+    if not os.access(out if out.exists() else out.parent, os.W_OK):
+        raise OutputError(f"{out} cannot be written: permission denied; choose another --out.")
     if not out.exists():
         return
     if not out.is_file():

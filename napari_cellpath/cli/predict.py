@@ -32,8 +32,11 @@ from napari_cellpath.core.tables import OUTSIDE, PointRow, nucleus_columns, read
 from napari_cellpath.core.vocabulary import UNLIKE_FLAGS, Border, Preset, System
 from napari_cellpath.models import find_model
 from napari_cellpath.models.registry import DEFAULT_MODELS
-from napari_cellpath.slides.windows import image_notes, image_shape
+from napari_cellpath.slides.windows import image_mpp, image_notes, image_shape
 from napari_cellpath.systems.deeppap.presets import USUAL_MPP
+
+MPP_TOLERANCE = 0.05
+"""Share by which a given pixel size may differ from the file's without a word."""
 
 app = typer.Typer(no_args_is_help=True, help="Score cells or regions of images.")
 
@@ -118,6 +121,12 @@ def deeppap(
         for file, rows in on_image.items():
             for note in image_notes(FileImage(str(file))) if rows else ():
                 typer.echo(f"{file.name}: {note}", err=True)
+            own = image_mpp(FileImage(str(file))) if rows else None
+            if mpp is not None and own is not None and abs(own / mpp - 1.0) > MPP_TOLERANCE:
+                typer.echo(
+                    f"{file.name} itself says {own:.4g} um per pixel; --mpp {mpp:g} is used.",
+                    err=True,
+                )
         requests = [
             NucleusRequest(
                 image=FileImage(str(file), mpp=mpp),

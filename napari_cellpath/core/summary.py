@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ def band_of(score: float, threshold: float, band: float) -> str:
 
 
 def summarise(
-    rows: Sequence[Mapping[str, Any]], *, threshold: float, band: float, model: str
-) -> dict[str, Any]:
+    rows: Sequence[Mapping[str, Any]], *, threshold: float, band: float, model: str,
+    abnormal: Collection[str] = (),
+) -> dict[str, Any]:  # fmt: skip
     """Sum up the rows of a nucleus table.
 
     Parameters
@@ -39,6 +40,9 @@ def summarise(
         Scores within ``band`` of the threshold are doubtful.
     model
         Name and short hash of the weights.
+    abnormal
+        Names of the abnormal classes: a person's word counts instead of the score, in bands, in
+        labels and in what is listed.
 
     Returns
     -------
@@ -53,9 +57,18 @@ def summarise(
         for flag in row.get("flags") or ():
             flags[flag] = flags.get(flag, 0) + 1
     for row in scored:
-        bands[band_of(float(row["score"]), threshold, band)] += 1
-        labels[row["label"]] = labels.get(row["label"], 0) + 1
-    first = sorted(scored, key=lambda r: (-float(r["score"]), str(r["image"]), str(r["id"])))
+        said = row.get("correction")
+        if said:
+            bands["abnormal" if said in abnormal else "normal"] += 1
+        else:
+            bands[band_of(float(row["score"]), threshold, band)] += 1
+        label = said or row["label"]
+        labels[label] = labels.get(label, 0) + 1
+    listed = [r for r in scored if not r.get("correction") or r["correction"] in abnormal]
+    first = sorted(listed, key=lambda r: (-float(r["score"]), str(r["image"]), str(r["id"])))
+    told = ["image", "id", "row", "col", "score", "label", "flags"]
+    if any("correction" in row for row in rows):
+        told.append("correction")
     summary: dict[str, Any] = {
         "model": model,
         "threshold": threshold,
@@ -65,10 +78,7 @@ def summarise(
         "bands": bands,
         "labels": dict(sorted(labels.items())),
         "flags": dict(sorted(flags.items())),
-        "most_abnormal": [
-            {k: _plain(r[k]) for k in ("image", "id", "row", "col", "score", "label", "flags")}
-            for r in first[:MOST]
-        ],
+        "most_abnormal": [{k: _plain(r.get(k, "")) for k in told} for r in first[:MOST]],
     }
     if any("seen" in row for row in rows):
         seen = sum(bool(row.get("seen")) for row in rows)

@@ -74,7 +74,7 @@ class Writer:
         OutputError
             It cannot be written; it stays in line.
         CellpathError
-            It took longer than ``seconds``.
+            It took longer than ``seconds``, or an edit is none that a journal can hold.
         """
         until = time.monotonic() + seconds
         with self._wake:
@@ -88,6 +88,8 @@ class Writer:
                         f"{self._journal.folder} did not take the last edits within "
                         f"{seconds:.0f} s; they are kept in memory and tried again."
                     )
+            if self._error is not None and self._attempts > attempts:
+                raise self._error  # nothing is in line any more, but something was dropped
 
     def close(self) -> None:
         """Stop after one last attempt; what is still in line then is lost."""

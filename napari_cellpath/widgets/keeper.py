@@ -92,8 +92,8 @@ class Keeper:
         """A dock is done with it; the last one closes the project. Every gesture is on disk."""
         self._docks -= 1
         if self._docks <= 0:
-            for objects, recorder in self._recorders.items():
-                self._left_so[objects.layer] = recorder.snapshot()
+            for objects in list(self._recorders):
+                self.forget(objects)
             self._drop_recorders()
             self._known.clear()
             if self.project is not None:
@@ -113,11 +113,15 @@ class Keeper:
             self._ready()
 
     def forget(self, objects: ObjectLayer) -> None:
-        """A layer is gone from the viewer; the project keeps its objects."""
+        """Nothing follows a layer any more; the project keeps its objects.
+
+        Should it be followed again, what was done to it in between goes to the project.
+        """
         self._known.pop(objects, None)
         objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
         recorder = self._recorders.pop(objects, None)
         if recorder is not None:
+            self._left_so[objects.layer] = recorder.snapshot()
             recorder.close()
 
     def holds(self, source: Source | None, system: System) -> bool:

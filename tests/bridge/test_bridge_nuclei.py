@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.layers import Image, Points
+from napari.utils.notifications import notification_manager
 
 from napari_cellpath.bridge import timing
 from napari_cellpath.bridge.appearance import RING, score_colours, symbols
 from napari_cellpath.bridge.conventions import PENDING_COLOUR, create_nuclei_layer, facts_of
+from napari_cellpath.bridge.followed import Gesture
 from napari_cellpath.bridge.nuclei import NucleiLayer
 from napari_cellpath.bridge.scheme import Scheme
 from napari_cellpath.core.results import NucleusCall
@@ -438,3 +440,69 @@ def test_nothing_seen_is_no_call(nuclei):
     assert nuclei.stale() == nuclei.unscored() == []
     assert "1,201 not assessable" in wording.summary(nuclei, 0, 0)
     assert "Not assessable" in wording.detail(nuclei, uids[:1], None)
+
+
+def test_a_decision_is_not_inherited_while_nothing_follows(nuclei, image):
+    """Napari gives a new point the features of the selected one: a new one knows nothing."""
+    uids = scored(nuclei, 0.1, 0.9)
+    nuclei.correct(uids[1:], "normal")
+    layer = nuclei.layer
+    nuclei.close()
+    layer.selected_data = {1}
+    layer.add([50.0, 50.0])
+    assert layer.features["correction"].iloc[2] == "normal", "napari copies features"
+    again = NucleiLayer(layer, image, SCHEME)
+    assert list(again.table.uids[:2]) == uids
+    assert again.table.uids[2] not in uids
+    assert list(again.table.features["correction"]) == ["", "normal", ""]
+    assert list(again.table.has_call) == [True, True, False]
+    assert np.isnan(layer.features["score"].iloc[2])
+    again.close()
+
+
+def test_calls_places_and_settings_outlive_the_dock(nuclei, image):
+    """A nucleus dragged in between is stale, one scored with other settings stays stale."""
+    uids = scored(nuclei, 0.1, 0.9, 0.8)
+    nuclei.write([call(uids[2], 0.8)], ("deeppap-test", "fast", "zero", 0, None))
+    calls = [nuclei.table.calls[uid] for uid in uids]
+    layer = nuclei.layer
+    nuclei.close()
+    moved = layer.data.copy()
+    moved[0] += 7.0
+    layer.data = moved
+    again = NucleiLayer(layer, image, SCHEME)
+    assert [again.table.calls[uid] for uid in uids] == calls
+    assert list(again.table.features["stale"]) == [True, False, True]
+    again.close()
+
+
+@pytest.mark.parametrize("bad", [[np.nan, 5.0], [5.0, np.inf]])
+def test_points_without_a_place_are_refused(nuclei, heard, image, bad):
+    """Nobody could see them, a journal could not hold them and a table not be written."""
+    uids = scored(nuclei, 0.1)
+    told = []
+    nuclei.happened.connect(lambda gesture, of: told.append((gesture, of)))
+    nuclei.layer.add([bad, [30.0, 30.0]])
+    assert notification_manager.records[-1].message.startswith("1 nucleus of 'nuclei")
+    assert len(nuclei.layer.data) == len(nuclei) == 2
+    assert nuclei.table.uids[0] == uids[0]
+    assert np.isfinite(nuclei.table.positions).all()
+    assert [len(of) for gesture, of in told if gesture is Gesture.ADDED] == [1]
+    layer = Points([bad, [30.0, 30.0]], scale=(0.5, 0.5))
+    other = NucleiLayer(layer, image, SCHEME)
+    assert notification_manager.records[-1].message == (
+        f"1 nucleus of '{layer.name}' had no position (nan) and was left out."
+    )
+    assert layer.data.tolist() == [[30.0, 30.0]]
+    other.close()
+
+
+def test_a_correction_that_is_no_class_is_refused(nuclei, heard):
+    """It is said, and the layer's table shows again what was decided before."""
+    scored(nuclei, 0.1, 0.9)
+    frame = nuclei.layer.features.copy()
+    frame["correction"] = ["foo", "normal"]
+    nuclei.layer.features = frame
+    assert list(nuclei.table.features["correction"]) == ["", ""]
+    assert list(nuclei.layer.features["correction"]) == ["", ""]
+    assert heard.notices == ["'foo' is no class; a correction is normal or abnormal."]

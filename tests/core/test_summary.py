@@ -58,3 +58,19 @@ def test_long_lists_are_cut_and_empty_ones_work(tmp_path):
     write_summary(out, many)
     assert summary_path(out) == tmp_path / "slide.summary.json"
     assert json.loads(summary_path(out).read_text()) == json.loads(json.dumps(many))
+
+
+def test_a_persons_word_counts_instead_of_the_score():
+    """Who was called normal by a person stands in no list of abnormal cells, and the reverse."""
+    rows = [
+        {"image": "a", "id": str(i), "row": 1.0, "col": 2.0, "flags": (), "score": score,
+         "label": "abnormal" if score > 0.5 else "normal", "seen": True, "correction": said}
+        for i, (score, said) in enumerate(((0.95, "normal"), (0.9, ""), (0.1, "abnormal")))
+    ]  # fmt: skip
+    found = summarise(rows, threshold=0.5, band=0.1, model="m", abnormal=["abnormal"])
+    assert found["bands"] == {"abnormal": 2, "doubtful": 0, "normal": 1}
+    assert found["labels"] == {"abnormal": 2, "normal": 1}
+    assert [(c["id"], c["correction"]) for c in found["most_abnormal"]] == [
+        ("1", ""), ("2", "abnormal"),
+    ]  # fmt: skip
+    assert found["corrected"] == 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_cellpath.core.annotations import Annotation
-from napari_cellpath.core.errors import MissingFileError, OutputError, ProjectError
+from napari_cellpath.core.errors import CellpathError, MissingFileError, OutputError, ProjectError
 from napari_cellpath.project import Kind, Project, Stroke
 from napari_cellpath.project.journal import DATABASE
 from napari_cellpath.project.replay import as_json, log, replay
@@ -157,3 +157,18 @@ def test_a_read_only_project_can_be_read_and_says_why_it_cannot_be_changed(tmp_p
         with pytest.raises(OutputError, match="open for reading only; save a copy"):
             reader.add([Annotation("f" * 16, "im", geometry=(1.0, 1.0))])
         assert "f" * 16 not in reader.state.objects
+
+
+def test_an_edit_that_cannot_be_written_does_not_take_others_with_it(tmp_path):
+    """It is told and dropped; what came before and after it is on disk."""
+    project = filled(tmp_path / "p.cellpath", count=4)
+    before = len(project.state.objects)
+    project.record(Kind.MOVE, {"objects": {f"{1:016x}": {"geometry": [float("nan"), 2.0]}}})
+    with pytest.raises(CellpathError, match="1 edit could not be written"):
+        project.flush()
+    project.add([Annotation("a" * 16, "im", geometry=(1.0, 2.0))])
+    project.flush()
+    project.close()
+    with Project.open(tmp_path / "p.cellpath", read_only=True) as again:
+        assert len(again.state.objects) == before + 1
+        assert again.state.objects[f"{1:016x}"]["geometry"] == [1.0, 2.0]

@@ -308,3 +308,42 @@ def test_nothing_is_undone_while_it_is_held_back(make_dock, file, qtbot):
     keeper.held_back = ""
     dock.project.undo.click()
     assert len(dock.session.nuclei) == 0
+
+
+def test_a_saved_project_goes_on_when_the_dock_is_opened_again(
+    make_dock, file, qtbot, backend, models, tmp_path
+):
+    """What was done in between and after goes to it, and the last decision is undone first."""
+    dock = make_dock(file)
+    viewer = dock.session.viewer
+    first, _gone, third = click(dock, qtbot, (40, 270), (80, 20), (120, 100))
+    folder = tmp_path / "mine.cellpath"
+    assert dock.session.keeper.save_as(folder)
+    dock.session.select([first])
+    dock.session.correct("normal")
+    layer = dock.session.nuclei.layer
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock.session.keeper.project is None)
+    layer.selected_data = {1}
+    layer.remove_selected()
+    layer.data = np.array([layer.data[0], layer.data[1] + 9.0])
+    again = NucleiDock(viewer, backend=backend, models=models)
+    viewer.window.add_dock_widget(again, name="Nuclei")
+    try:
+        qtbot.waitUntil(lambda: bool(again.session.keeper._recorders), timeout=10000)
+        project = project_of(again)
+        assert project.folder == folder
+        project.flush()
+        kept = {a.uid: a for a in project.annotations()}
+        assert set(kept) == {first, third}
+        assert kept[third].geometry == (129.0, 109.0)
+        assert kept[first].labels == ("normal",)
+        again.session.select([third])
+        again.session.correct("abnormal")
+        project.flush()
+        assert project.state.objects[third]["labels"] == ["abnormal"]
+        again.session.keeper.undo()
+        assert list(again.session.nuclei.table.features["correction"]) == ["normal", ""]
+        assert len(again.session.nuclei) == 2
+    finally:
+        again.session.close()
