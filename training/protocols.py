@@ -33,9 +33,6 @@ from training.scoring import ScoredViews
 FOLDS = 5
 RECIPES = Path(__file__).parent / "recipes"
 DEFAULT_RECIPE = RECIPES / "deeppap-herlev.yaml"
-DEFAULT_CHANGES = {"fold_epochs": 48, "precision": "auto"}
-"""Of the default recipe: split by cell, twice the starter's epochs a fold raised the accuracy from
-0.948 to 0.961 (docs/reproduction.md); in bfloat16 they take the same time."""
 
 
 _MARKED = Look("as_marked")
@@ -84,8 +81,8 @@ def reproduce(
     out
         Folder of this run: ``report.json``, ``scores.csv``, ``roc.png``, ``boxes.png``.
     recipe_path
-        Network and settings; by default the starter model's with `DEFAULT_CHANGES`. The paper's
-        are in ``recipes/deeppap-paper.yaml`` (which needs CaffeNet weights).
+        Network and settings; by default the starter model's. The paper's are in
+        ``recipes/deeppap-paper.yaml`` (which needs CaffeNet weights).
     split
         ``cell``, ``group`` or ``both``.
     views
@@ -108,9 +105,7 @@ def reproduce(
     """
     say = on_progress or (lambda _line: None)
     asked = PROTOCOLS[protocol]
-    changes = {} if recipe_path else DEFAULT_CHANGES
-    path = Path(recipe_path or DEFAULT_RECIPE)
-    recipe = _recipe(asked, path, Path(data), folds, seed, changes)
+    recipe = _recipe(asked, Path(recipe_path or DEFAULT_RECIPE), Path(data), folds, seed)
     cells = read_cells(recipe.data)
     if asked.classes == 7 and len(cells.fine_classes) != 7:
         raise RecipeError(f"{cells.folder} has {len(cells.fine_classes)} classes, not Herlev's 7.")
@@ -168,11 +163,9 @@ def reproduce(
     return report
 
 
-def _recipe(
-    asked: Protocol, path: Path, data: Path, folds: int, seed: int | None, changes: dict[str, Any]
-) -> Recipe:
+def _recipe(asked: Protocol, path: Path, data: Path, folds: int, seed: int | None) -> Recipe:
     recipe = recipe_of(path, System.DEEPPAP)
-    changed = recipe.model_dump(mode="json") | changes
+    changed = recipe.model_dump(mode="json")
     changed["data"] |= {"folder": str(data), "layout": asked.layout, "classes": asked.classes}
     changed["network"]["measures"] = False  # masks of cells are not the paper's input
     changed["split"] |= {"reserve": 0.0, "folds": folds, "run_folds": folds}

@@ -134,7 +134,7 @@ def test_hemlbc_takes_a_users_own_folder(cells_folder, small_recipe, tmp_path):
 
 
 def test_folds_of_the_default_recipe_are_trained_long(herlev, tmp_path):
-    """Twice the starter's epochs, in bfloat16 where it helps; a recipe that is given stays."""
+    """As the starter's folds are, in bfloat16 where it helps; a recipe that is given stays."""
     herlev()
     given = json.loads((tmp_path / "out" / "protocol.json").read_text())["recipe"]
     shutil.rmtree(tmp_path / "out")
