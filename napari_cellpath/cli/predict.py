@@ -96,6 +96,8 @@ def deeppap(
         raise TableError("Give --points with the nuclei's centres, or --find-nuclei; not both.")
     if region is not None and not find_nuclei:
         raise TableError("--region goes with --find-nuclei; points say themselves where they are.")
+    if not find_nuclei and (tuple(nucleus_um) != NUCLEUS_UM or contrast != NUCLEUS_CONTRAST):
+        raise TableError("--nucleus-um and --contrast go with --find-nuclei, not with --points.")
     files = o.image_files(images)
     check_names(files)
     for path in (out, summary_path(out)):

@@ -443,6 +443,42 @@ def test_calibrated_scores_have_a_column_of_their_own(field, model, tmp_path, ca
         assert float(row["calibrated"]) == calibration.apply(float(row["score"]))
 
 
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--contrast", 3), "--nucleus-um and --contrast go with --find-nuclei"),
+        (("--out", "no/such/x.csv"), "its folder does not exist; make no/such first."),
+    ],
+)
+def test_predict_refuses_before_it_computes(field, model, capsys, monkeypatch, more, message):
+    """What would be ignored, or could not be written, is said before a view is looked at."""
+    monkeypatch.setattr("napari_cellpath.cli.predict.connect", lambda **_: pytest.fail("computed"))
+    code, _, error = run(
+        "predict", "deeppap", field / "a.png", "--points", field / "points.csv",
+        "--out", field / "o.csv", "--model", model, *more, capsys=capsys,
+    )  # fmt: skip
+    assert code == 2
+    assert message in error
+
+
+def test_a_pixel_size_that_contradicts_the_file_is_said(field, model, capsys):
+    """The user's is used, and the file's is named."""
+    pixels = np.asarray(Image.open(field / "a.png"))
+    per_cm = (1e4 / 0.2, 1e4 / 0.2)
+    tifffile.imwrite(
+        field / "a.tif", pixels, photometric="rgb", resolution=per_cm, resolutionunit=3
+    )
+    (field / "p.csv").write_text("row,col\n120,130\n")
+    words = (
+        "predict", "deeppap", field / "a.tif", "--points", field / "p.csv",
+        "--out", field / "o.csv", "--model", model, "--views", "fast", "--mpp",
+    )  # fmt: skip
+    assert "pixel" not in run(*words, 0.201, capsys=capsys)[2]
+    code, _, error = run(*words, 0.8, capsys=capsys)
+    assert code == 0
+    assert "a.tif itself says 0.2 um per pixel; --mpp 0.8 is used." in error
+
+
 def test_predict_tells_what_makes_its_scores_doubtful(field, tmp_path, capsys):
     """An unknown pixel size and cells unlike the training's are said, not only flagged."""
     seen_sharp = {"domain": {"ranges": {"detail": [1e6, 2e6]}}}
