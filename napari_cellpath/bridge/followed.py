@@ -54,7 +54,8 @@ class Gesture(StrEnum):
     READ = "read"  # by a blind second reader
 
 
-_left: weakref.WeakKeyDictionary[Points, dict[str, Remembered]] = weakref.WeakKeyDictionary()
+_remembered: weakref.WeakKeyDictionary[Points, dict[str, Remembered]]
+_remembered = weakref.WeakKeyDictionary()
 """What was known of the objects of layers that nothing follows any more: docks come and go."""
 
 BY_CELL = 16  # up to so many rows are written cell by cell, more as whole columns (measured)
@@ -109,8 +110,8 @@ class FollowedPoints:
         self._expected: tuple[NDArray[np.float64], str] | None = None
         self._closed = False
         self._refuse_nowhere(np.arange(len(layer.data)))
-        data = np.array(layer.data, dtype=float).reshape(-1, 2)
-        self.table.adopt(layer.features, data, set(taken), _left.pop(layer, None))
+        data = np.array(layer.data, dtype=float)
+        self.table.adopt(layer.features, data, set(taken), _remembered.pop(layer, None))
         self._place(np.arange(len(self.table)))
         self._restore_features()
         self._repaint(np.arange(len(self.table)))
@@ -127,7 +128,7 @@ class FollowedPoints:
         if self._closed:
             return
         self._closed = True
-        _left[self.layer] = self.table.remember()
+        _remembered[self.layer] = self.table.remember()
         self.layer.events.data.disconnect(self._on_data)
         self.layer.events.set_data.disconnect(self._on_redrawn)
         self.layer.events.features.disconnect(self._on_features)
@@ -284,6 +285,15 @@ class FollowedPoints:
             self._take_new_rows()
             return
         if len(data) == known:
+            nowhere = ~np.isfinite(data).all(axis=1)
+            if nowhere.any():
+                data[nowhere] = table.positions[nowhere]
+                what = self.kind.count(int(nowhere.sum()))
+                show_warning(
+                    f"{what} of '{self.layer.name}' was moved to no position (nan); undone."
+                )
+                self.layer.data = data  # comes back here with what else was moved
+                return
             moved = np.flatnonzero((data != table.positions).any(axis=1))
             if not is_permutation(data[moved], table.positions[moved]):
                 self._take_moves(data, moved)

@@ -111,10 +111,10 @@ class Writer:
                 error = None
             except CellpathError as trouble:
                 news, error = None, trouble
-            except Exception:
+            except Exception as trouble:
                 # An edit that cannot be written must not take those behind it with it.
                 log.exception("an edit could not be written")
-                news, error = None, self._drop_unwritable(batch)
+                news, error = None, self._drop_unwritable(batch, trouble)
             with self._wake:
                 self._attempts += 1
                 changed = (error is None) != (self._error is None)
@@ -131,8 +131,10 @@ class Writer:
             if closing and (not self._queue or error is not None):
                 return
 
-    def _drop_unwritable(self, batch: list[Event]) -> CellpathError:
+    def _drop_unwritable(self, batch: list[Event], trouble: Exception) -> CellpathError:
         bad = {id(event) for event in batch if not _is_writable(event)}
+        if not bad:  # a fault of ours or of the disk: they stay in line
+            return CellpathError(f"{self._journal.folder} was not written: {trouble}")
         with self._wake:
             kept = [event for event in self._queue if id(event) not in bad]
             self._queue.clear()

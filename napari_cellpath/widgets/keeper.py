@@ -65,8 +65,8 @@ class Keeper:
         self._refused = False
         self._door = Door(lambda _events: None)
         self._docks = 0
-        self._left: Path | None = None
-        self._left_so: weakref.WeakKeyDictionary[Any, Snapshot] = weakref.WeakKeyDictionary()
+        self._closed: Path | None = None
+        self._snapshots: weakref.WeakKeyDictionary[Any, Snapshot] = weakref.WeakKeyDictionary()
         self.told.connect(_notify)
 
     @classmethod
@@ -79,8 +79,8 @@ class Keeper:
     def enter(self) -> None:
         """A dock begins to use it; the first goes on with the project that the last one left."""
         self._docks += 1
-        folder, self._left = self._left, None
-        if folder is None or self.project is not None or not folder.is_dir():
+        folder, self._closed = self._closed, None
+        if folder is None or self.project is not None:
             return
         try:
             named = not unsaved.is_session(folder)
@@ -97,7 +97,7 @@ class Keeper:
             self._drop_recorders()
             self._known.clear()
             if self.project is not None:
-                self._left = self.project.folder
+                self._closed = self.project.folder
                 self.project.close()
                 self.project = None
 
@@ -121,7 +121,7 @@ class Keeper:
         objects.happened.disconnect(self._on_first_gesture, missing_ok=True)
         recorder = self._recorders.pop(objects, None)
         if recorder is not None:
-            self._left_so[objects.layer] = recorder.snapshot()
+            self._snapshots[objects.layer] = recorder.snapshot()
             recorder.close()
 
     def holds(self, source: Source | None, system: System) -> bool:
@@ -170,7 +170,7 @@ class Keeper:
             return
         try:
             know(project, source, objects.shape)
-            since = self._left_so.pop(objects.layer, None)
+            since = self._snapshots.pop(objects.layer, None)
             self._recorders[objects] = ObjectRecorder(objects, project, source.key, since)
         except CellpathError as error:
             self.told.emit("error", str(error))
@@ -357,7 +357,8 @@ class Keeper:
         recorded = set(self._recorders)
         areas = self._areas.drop()
         self._drop_recorders()
-        self._left_so.clear()
+        if not same:
+            self._snapshots.clear()
         self._take(project)
         if old is not None:
             old.close()  # a session stays where it is, and can be recovered
