@@ -506,3 +506,13 @@ def test_a_correction_that_is_no_class_is_refused(nuclei, heard):
     assert list(nuclei.table.features["correction"]) == ["", ""]
     assert list(nuclei.layer.features["correction"]) == ["", ""]
     assert heard.notices == ["'foo' is no class; a correction is normal or abnormal."]
+
+
+def test_a_nucleus_moved_to_nowhere_goes_back(nuclei):
+    """A script's NaN moves nothing; what else it moved is moved."""
+    uids = scored(nuclei, 0.1, 0.9)
+    before = nuclei.layer.data.copy()
+    nuclei.layer.data = np.array([[np.nan, 5.0], before[1] + 3.0])
+    assert nuclei.layer.data.tolist() == [before[0].tolist(), (before[1] + 3.0).tolist()]
+    assert list(nuclei.table.uids) == uids
+    assert list(nuclei.table.moved) == [False, True]
