@@ -94,10 +94,12 @@ class Keeper:
         if self._docks <= 0:
             for objects in list(self._recorders):
                 self.forget(objects)
+            drawn = bool(self._areas.recorders)
             self._drop_recorders()
             self._known.clear()
             if self.project is not None:
-                self._closed = self.project.folder
+                if not drawn:  # what is painted in between would be lost to the project's own
+                    self._closed = self.project.folder
                 self.project.close()
                 self.project = None
 
