@@ -30,6 +30,9 @@ class PaintRecorder:
     origin
         Level-0 pixel of the raster that the layer's first pixel is: a layer may be a window of
         a slide whose painted pixels would not fit into memory.
+    since
+        What the raster was when the layer was last recorded: what was painted on the layer since
+        then is laid over the project's and recorded.
 
     Raises
     ------
@@ -38,8 +41,9 @@ class PaintRecorder:
     """
 
     def __init__(
-        self, layer: Labels, project: Project, raster: str, origin: tuple[int, int] = (0, 0)
-    ) -> None:
+        self, layer: Labels, project: Project, raster: str, origin: tuple[int, int] = (0, 0),
+        since: Raster | None = None,
+    ) -> None:  # fmt: skip
         if layer.multiscale or layer.ndim != 2:
             raise CellpathError(
                 f"'{layer.name}' is not one plane at full resolution; edit a region of it."
@@ -47,7 +51,13 @@ class PaintRecorder:
         self.layer, self.project, self.raster, self.origin = layer, project, raster, origin
         self._waiting: list[Box] = []
         kept = project.state.rasters.get(raster)
-        if kept is not None:
+        if kept is not None and since is not None:
+            now = np.array(layer.data)
+            painted = now != since.read(*origin, *now.shape)
+            self._show(kept)
+            layer.data[painted] = now[painted]
+            self._take(0, 0, *now.shape)
+        elif kept is not None:
             self._show(kept)
         elif np.any(layer.data):
             self._take(0, 0, *layer.data.shape)

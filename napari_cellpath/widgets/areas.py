@@ -39,6 +39,7 @@ class Areas:
     def __init__(self, actions: Mapping[str, Callable[[], None]]) -> None:
         self._actions = actions
         self.recorders: dict[Layer, Recorder] = {}
+        self._left: dict[Layer, tuple[Recorder, Raster]] = {}
 
     # Complete here.
 
@@ -168,6 +169,25 @@ class Areas:
                     layer, project, before.image, before.system, complete=True
                 )
 
+    def leave(self, project: Project) -> None:
+        """Record no more until `take_up`."""
+        for layer, recorder in self.drop().items():
+            kept = project.state.rasters.get(getattr(recorder, "raster", ""))
+            self._left[layer] = recorder, kept or Raster()
+
+    def take_up(self, project: Project) -> None:
+        """Go on recording in the project that was left; what was drawn in between goes to it."""
+        for layer, (before, kept) in self._left.items():
+            if isinstance(before, PaintRecorder) and isinstance(layer, Labels):
+                self.recorders[layer] = PaintRecorder(
+                    layer, project, before.raster, before.origin, since=kept
+                )
+            elif isinstance(before, BoxRecorder) and isinstance(layer, Shapes):
+                self.recorders[layer] = BoxRecorder(
+                    layer, project, before.image, before.system, complete=True
+                )
+        self._left.clear()
+
     def replay(self, events: Iterable[Event]) -> int:
         """Put on the layers what events changed; returns how many things."""
         events = list(events)
@@ -183,4 +203,5 @@ class Areas:
             recorder.close()
 
     def _on_removed(self, event: Any) -> None:
+        self._left.pop(event.value, None)
         self._forget(event.value)

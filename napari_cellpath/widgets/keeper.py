@@ -84,7 +84,9 @@ class Keeper:
             return
         try:
             named = not unsaved.is_session(folder)
-            self._take(Project.open(folder) if named else unsaved.recover(folder))
+            project = Project.open(folder) if named else unsaved.recover(folder)
+            self._take(project)
+            self._areas.take_up(project)
         except CellpathError as error:
             self.told.emit("warning", f"{folder.name} is not gone on with: {error}")
 
@@ -94,12 +96,12 @@ class Keeper:
         if self._docks <= 0:
             for objects in list(self._recorders):
                 self.forget(objects)
-            drawn = bool(self._areas.recorders)
+            if self.project is not None:
+                self._areas.leave(self.project)
             self._drop_recorders()
             self._known.clear()
             if self.project is not None:
-                if not drawn:  # what is painted in between would be lost to the project's own
-                    self._closed = self.project.folder
+                self._closed = self.project.folder
                 self.project.close()
                 self.project = None
 
