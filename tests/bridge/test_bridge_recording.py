@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 from napari.layers import Labels, Shapes
@@ -10,7 +12,7 @@ from napari_cellpath.bridge.box_recording import BoxRecorder, box_of, corners_of
 from napari_cellpath.bridge.paint_recording import PaintRecorder
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import System
-from napari_cellpath.project import Project
+from napari_cellpath.project import Kind, Project, Stroke
 
 
 @pytest.fixture
@@ -131,3 +133,22 @@ def test_painted_labels_come_back_and_pyramids_are_refused(project):
     assert np.array_equal(again.data, layer.data)
     with pytest.raises(CellpathError, match="edit a region of it"):
         PaintRecorder(Labels(np.zeros((3, 60, 70), np.uint16)), project, "im/hspnet")
+
+
+def test_what_was_painted_while_nothing_recorded_joins_the_project(project):
+    """Paint made in between stays, beside what another window painted meanwhile."""
+    layer = Labels(np.zeros((60, 70), np.uint16))
+    recorder = PaintRecorder(layer, project, "im/hspnet")
+    layer.data_setitem((np.array([5]), np.array([5])), 2)
+    kept = copy.deepcopy(project.state.rasters["im/hspnet"])  # a reopened project has its own
+    recorder.close()
+    layer.data[10:12, 10:12] = 3
+    layer.data[5, 5] = 0
+    theirs = Stroke("im/hspnet", 30, 30, np.zeros((2, 2), np.uint32), np.full((2, 2), 4, np.uint32))
+    project.record(Kind.PAINT, {}, [theirs])
+    again = PaintRecorder(layer, project, "im/hspnet", since=kept)
+    wanted = np.zeros((60, 70))
+    wanted[10:12, 10:12], wanted[30:32, 30:32] = 3, 4
+    assert (layer.data == wanted).all()
+    assert (project.state.rasters["im/hspnet"].read(0, 0, 60, 70) == wanted).all()
+    again.close()
