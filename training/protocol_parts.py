@@ -37,7 +37,7 @@ def open_protocol(out: Path, record: dict[str, Any], recipe: CommonRecipe, resum
     path = out / "protocol.json"
     if path.is_file():
         if not resume:
-            raise OutputError(f"{out} holds a run already. Resume it, or choose another folder.")
+            raise OutputError(f"{out} holds a run already; --resume goes on with it.")
         if json.loads(path.read_text()) != json.loads(json.dumps(record)):
             raise OutputError(f"{out} was begun with other settings. Choose another folder.")
     else:

@@ -193,5 +193,8 @@ def _within(
     plural = "epoch" if epochs == 1 else "epochs"
     say(f"a budget of {seconds:g} s a split: {epochs} {plural} of {fitted.views_per_epoch} views")
     if least > 1.1 * seconds:
-        say(f"that is the least, and takes about {least:.0f} s a split all the same")
+        say(
+            f"that is the least, and takes about {least:.0f} s a split all the same; --run-folds 1 "
+            "or one --split takes less"
+        )
     return fitted

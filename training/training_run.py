@@ -78,7 +78,7 @@ def _check_run(recipe: CommonRecipe, out: Path, resume: bool) -> None:
     path = out / "recipe.yaml"
     if path.is_file():
         if not resume:
-            raise OutputError(f"{out} holds a run already. Resume it, or choose another folder.")
+            raise OutputError(f"{out} holds a run already; --resume goes on with it.")
         if read_recipe(path) != recipe:
             raise RecipeError(f"{out} was begun with another recipe. Choose another folder.")
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import Kept, ObjectTable, Remembered, Rows
+from napari_cellpath.bridge.columns import ObjectTable, Rows
+from napari_cellpath.bridge.kept import Kept, Remembered
 from napari_cellpath.bridge.kinds import P_COLUMN
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.scheme import Call, Scheme

@@ -8,7 +8,7 @@ plugin replaces the features, and that counts are NumPy sums.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_cellpath.bridge.conventions import FEATURE_COLUMNS
+from napari_cellpath.bridge.kept import Kept, Remembered
 from napari_cellpath.bridge.scheme import Call, Scheme
 from napari_cellpath.core.requests import new_uid
 from napari_cellpath.core.results import NucleusCall
@@ -23,35 +24,6 @@ from napari_cellpath.core.vocabulary import UNLIKE_FLAGS
 
 Rows = NDArray[np.intp]
 _FLAGS = ("pending", "moved", "outside", "final", "unlike")
-
-
-@dataclass(frozen=True)
-class Kept:
-    """What a journal holds of one object: place, name, a person's word, the last call.
-
-    ``readings`` is the text of the feature table's column; ``moved`` says that the call is of
-    another place. ``box`` is (row0, col0, row1, col1) where the objects have boxes.
-    """
-
-    uid: str
-    position: tuple[float, float]
-    id: str = ""
-    correction: str = ""
-    seen: bool = False
-    call: Call | None = None
-    readings: str = ""
-    moved: bool = False
-    box: tuple[int, int, int, int] | None = None
-
-
-@dataclass(frozen=True)
-class Remembered:
-    """What a layer's columns do not tell of an object: its place, call, and how that was made."""
-
-    at: tuple[float, ...]
-    call: Call | None
-    settings: tuple[Any, ...] | None
-    moved: bool
 
 
 class ObjectTable:

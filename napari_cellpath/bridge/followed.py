@@ -19,7 +19,6 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from napari.layers import Image, Points
 from napari.layers.base import ActionType
 from napari.utils.notifications import show_warning
@@ -27,7 +26,7 @@ from numpy.typing import NDArray
 from psygnal import Signal, SignalInstance
 
 from napari_cellpath.bridge import appearance
-from napari_cellpath.bridge.columns import ObjectTable, Remembered, Rows
+from napari_cellpath.bridge.columns import ObjectTable, Rows
 from napari_cellpath.bridge.conventions import (
     PENDING_COLOUR,
     TRANSFORM,
@@ -36,6 +35,8 @@ from napari_cellpath.bridge.conventions import (
     image_shape,
     set_facts,
 )
+from napari_cellpath.bridge.feature_frame import FeatureFrame
+from napari_cellpath.bridge.kept import Remembered
 from napari_cellpath.bridge.kinds import Kind
 from napari_cellpath.bridge.matching import is_permutation, rows_before
 from napari_cellpath.bridge.scheme import Scheme
@@ -58,7 +59,6 @@ _remembered: weakref.WeakKeyDictionary[Points, dict[str, Remembered]]
 _remembered = weakref.WeakKeyDictionary()
 """What was known of the objects of layers that nothing follows any more: docks come and go."""
 
-BY_CELL = 16  # up to so many rows are written cell by cell, more as whole columns (measured)
 _BEFORE = (ActionType.ADDING, ActionType.REMOVING, ActionType.CHANGING)
 
 
@@ -103,7 +103,7 @@ class FollowedPoints:
         self._shape = image_shape(image)
         self.table = self.make_table(scheme)
         self._changing = False
-        self._writing = False
+        self._frame = FeatureFrame(layer, self.table)
         self._score_new = True
         self._replaying: Sequence[str] | None = None
         self._given: Sequence[str] | None = None
@@ -113,7 +113,7 @@ class FollowedPoints:
         data = np.array(layer.data, dtype=float)
         self.table.adopt(layer.features, data, set(taken), _remembered.pop(layer, None))
         self._place(np.arange(len(self.table)))
-        self._restore_features()
+        self._frame.restore()
         self._repaint(np.arange(len(self.table)))
         layer.events.data.connect(self._on_data)
         layer.events.set_data.connect(self._on_redrawn)
@@ -193,13 +193,13 @@ class FollowedPoints:
 
     @timed
     def _on_features(self) -> None:
-        if self._writing or self._changing or len(self.layer.features) != len(self.table):
+        if self._frame.writing or self._changing or len(self.layer.features) != len(self.table):
             return
         frame = self.layer.features
         if "uid" in frame and np.array_equal(frame["uid"].to_numpy(dtype=object), self.table.uids):
             self._take_corrections()
             return
-        self._restore_features()
+        self._frame.restore()
 
     @timed
     def _on_selection(self) -> None:
@@ -374,59 +374,18 @@ class FollowedPoints:
     def _push(self, rows: Rows, *, tell: SignalInstance | None = None) -> None:
         """Write rows into napari's feature table, look and, once, its events."""
         if len(rows):
-            self._write_features(rows)
+            self._frame.write(rows)
             self._repaint(rows)
         if tell is not None:
             tell.emit()
         elif len(rows):
             self.rows_changed.emit(rows)
 
-    def _write_features(self, rows: Rows) -> None:
-        frame = self.layer.features
-        if len(frame) != len(self.table) or any(n not in frame for n in self.table.columns):
-            self._restore_features()
-            return
-        columns = self.table.features
-        if len(rows) <= BY_CELL:
-            at = [(frame.columns.get_loc(name), columns[name]) for name in columns]
-            for row in rows:
-                for place, column in at:
-                    frame.iat[row, place] = column[row]
-        else:
-            for name, column in columns.items():
-                frame[name] = _series(column, frame)
-        self._announce()
-
-    def _restore_features(self) -> None:
-        frame = self.layer.features
-        if len(frame) != len(self.table):
-            return
-        known = set(frame.columns)
-        for name in self.table.columns:
-            frame[name] = _series(self.table.features[name], frame)
-        if known.issuperset(self.table.columns):
-            self._announce()
-            return
-        self._writing = True
-        try:  # napari keeps a default for each column; without one the layer cannot be duplicated
-            with napari_call():
-                self.layer.features = frame
-        finally:
-            self._writing = False
-
-    def _announce(self) -> None:
-        self._writing = True
-        try:
-            with napari_call():
-                self.layer.events.features()
-        finally:
-            self._writing = False
-
     def _take_corrections(self) -> None:
         """A correction typed into napari's feature table, or set by a script, is the user's."""
         theirs = self.layer.features.get("correction")
         if theirs is None:
-            self._restore_features()
+            self._frame.restore()
             return
         values = theirs.fillna("").to_numpy(dtype=object)
         rows = np.flatnonzero(values != self.table.features["correction"])
@@ -447,11 +406,6 @@ class FollowedPoints:
             # One event redraws faces, borders and symbols; three would upload three times.
             with napari_call():
                 self.layer.events.face_color()
-
-
-def _series(column: NDArray[Any], frame: pd.DataFrame) -> pd.Series[Any]:
-    """A copy of a column as it is: pandas would look through text to make another type of it."""
-    return pd.Series(column.copy(), index=frame.index, dtype=column.dtype, copy=False)
 
 
 def _transform_events(image: Image) -> list[Any]:

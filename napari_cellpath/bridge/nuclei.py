@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_cellpath.bridge import appearance
 from napari_cellpath.bridge.columns import ObjectTable, Rows
-from napari_cellpath.bridge.followed import BY_CELL, Gesture
+from napari_cellpath.bridge.followed import Gesture
 from napari_cellpath.bridge.kinds import NUCLEI
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.scheme import Scheme
@@ -18,7 +18,7 @@ from napari_cellpath.core.doubt import margins
 from napari_cellpath.core.requests import Nucleus
 from napari_cellpath.core.results import NucleusCall
 
-__all__ = ["BY_CELL", "Gesture", "NucleiLayer", "NucleusTable"]
+__all__ = ["Gesture", "NucleiLayer", "NucleusTable"]
 
 
 class NucleusTable(ObjectTable):

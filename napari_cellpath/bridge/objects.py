@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_cellpath.bridge.columns import Kept, ObjectTable, Rows
+from napari_cellpath.bridge.columns import ObjectTable, Rows
 from napari_cellpath.bridge.followed import FollowedPoints, Gesture
+from napari_cellpath.bridge.kept import Kept
 from napari_cellpath.bridge.scheme import Call, Scheme
 from napari_cellpath.bridge.timing import napari_call, timed
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from napari_cellpath.bridge.boxed import BoxedLayer
-from napari_cellpath.bridge.columns import Kept
 from napari_cellpath.bridge.conventions import readings_of, readings_text
 from napari_cellpath.bridge.followed import Gesture
+from napari_cellpath.bridge.kept import Kept
 from napari_cellpath.bridge.objects import ObjectLayer
 from napari_cellpath.bridge.scheme import Call
 from napari_cellpath.core.annotations import CLASSES, Annotation, Prediction, Shape, joined, parted

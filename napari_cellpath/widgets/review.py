@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QFrame, QScrollArea, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
 from napari_cellpath.backend import shared_backend
-from napari_cellpath.bridge.nuclei import BY_CELL
+from napari_cellpath.bridge.feature_frame import BY_CELL
 from napari_cellpath.bridge.timing import timed
 from napari_cellpath.core.errors import CellpathError
 from napari_cellpath.core.vocabulary import RESEARCH_ONLY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -345,5 +346,28 @@ def test_a_saved_project_goes_on_when_the_dock_is_opened_again(
         again.session.keeper.undo()
         assert list(again.session.nuclei.table.features["correction"]) == ["normal", ""]
         assert len(again.session.nuclei) == 2
+    finally:
+        again.session.close()
+
+
+def test_a_project_that_is_gone_is_not_gone_on_with_silently(
+    make_dock, file, qtbot, backend, models, tmp_path
+):
+    """Its folder was removed while no dock was open: it is said, and a session begins."""
+    dock = make_dock(file)
+    viewer = dock.session.viewer
+    click(dock, qtbot, (40, 270))
+    assert dock.session.keeper.save_as(tmp_path / "mine.cellpath")
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock.session.keeper.project is None)
+    shutil.rmtree(tmp_path / "mine.cellpath")
+    again = NucleiDock(viewer, backend=backend, models=models)
+    viewer.window.add_dock_widget(again, name="Nuclei")
+    try:
+        said = [r.message for r in notification_manager.records]
+        assert any("mine.cellpath is not gone on with" in line for line in said)
+        qtbot.waitUntil(lambda: again.session.keeper.project is not None, timeout=10000)
+        assert unsaved.is_session(project_of(again).folder)
+        assert len(list(project_of(again).annotations())) == 1
     finally:
         again.session.close()
